@@ -1,0 +1,1 @@
+"""Variational autoencoders as probabilistic programs, in Pyro and NumPyro."""

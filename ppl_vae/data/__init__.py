@@ -1,0 +1,1 @@
+"""Named data sets, users' own files, splits and binarisation."""

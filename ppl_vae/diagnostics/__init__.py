@@ -1,0 +1,1 @@
+"""What a fitted run says: rates, likelihood, information, ArviZ and pictures."""

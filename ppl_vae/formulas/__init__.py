@@ -1,0 +1,1 @@
+"""Closed forms on arrays, written once over the array API standard."""

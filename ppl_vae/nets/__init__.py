@@ -1,0 +1,1 @@
+"""Encoders and decoders: torch modules and their Equinox twins."""

@@ -1,0 +1,1 @@
+"""Reads traces into terms; the bases that losses extend."""

@@ -1,0 +1,1 @@
+"""The SVI loop of each backend, the run folder and its checkpoints."""
