@@ -1,0 +1,74 @@
+"""The evidence lower bound with a weight on each rate."""
+
+from typing import Any
+
+from ppl_vae.objective.objective import Objective, Program
+from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.terms import Terms
+
+__all__ = ["ELBO", "distortion_and_loss", "rate"]
+
+
+class ELBO(Objective):
+    r"""Distortion plus weighted rates, per datum.
+
+    .. math:: L = D + \sum_l \beta_l R_l, \quad
+       D = -E_q \log p(x \mid z), \quad R_l = E_q \log \frac{q(z_l \mid \cdot)}{p(z_l \mid \cdot)}
+
+    The betas are those of the scale handlers around each site. A rate is analytic where its family pair
+    has a closed form and the guide draws the site's parents first, and sampled otherwise.
+
+    Source:
+        Kingma & Welling, arXiv:1312.6114 (beta 1); Higgins et al., ICLR 2017 (one beta); Xiao & Bamler,
+        arXiv:2302.04855 (a beta for each layer).
+    """
+
+    def read(self, traces: Traces, program: Program) -> Terms:
+        """Terms of one run; see ``Objective.read``."""
+        distortion, loss = distortion_and_loss(traces)
+        rates, how = {}, []
+        for name, q in traces.guide.items():
+            value, method = rate(q, traces.model[name], traces, program)
+            rates[name] = value
+            how.append((name, method))
+            loss = loss + _weighted(value, q.beta)
+        return Terms(loss=loss, distortion=distortion, rates=rates, how=tuple(how))
+
+
+def rate(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
+    """Rate of one latent site in nats per datum, and how it was computed.
+
+    Args:
+        q: The site in the guide.
+        p: The same site in the model.
+        traces: The run that both belong to.
+        program: Where the closed forms of the backend are looked up.
+
+    Returns:
+        The rate, a scalar, with "analytic" or "sampled".
+    """
+    elements = program.kl(q, p) if traces.has_topological_parents(q.name) else None
+    method = "sampled" if elements is None else "analytic"
+    if elements is None:
+        elements = q.log_prob() - p.log_prob()
+    return q.total(elements) / traces.num_data, method
+
+
+def distortion_and_loss(traces: Traces) -> tuple[Any, Any]:
+    """Distortion in nats per datum, and the same with the observed sites' own weights.
+
+    The two differ only where a program wraps an observed site in a scale handler.
+
+    Args:
+        traces: Sites of one run.
+    """
+    distortion: Any = 0.0
+    loss: Any = 0.0
+    for site in traces.observed:
+        value = -site.total(site.log_prob()) / traces.num_data
+        distortion, loss = distortion + value, loss + _weighted(value, site.beta)
+    return distortion, loss
+
+
+def _weighted(value: Any, beta: Any) -> Any:
+    return value if isinstance(beta, float) and beta == 1.0 else value * beta

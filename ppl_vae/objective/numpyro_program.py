@@ -1,0 +1,267 @@
+"""NumPyro's side of the objective: runs programs, reads traces, and gives a loss to ``numpyro.infer.SVI``."""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from itertools import count
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from numpyro import handlers
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Normal
+from numpyro.distributions.kl import kl_divergence
+
+from ppl_vae.formulas.divergences import gaussian_kl
+from ppl_vae.objective.objective import Objective
+from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.terms import Terms
+
+__all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution"]
+
+# The loop finds the terms of each step under this name in the mutable state.
+TERMS = "ppl_vae/terms"
+
+jax.tree_util.register_dataclass(
+    Terms, data_fields=["loss", "distortion", "rates", "extras"], meta_fields=["how"]
+)
+
+
+class NumPyroProgram:
+    """A NumPyro model and guide with their arguments; see ``objective.Program``.
+
+    Args:
+        model: Generative program.
+        guide: Variational program with the same signature.
+        args: Positional arguments of both.
+        kwargs: Keyword arguments of both.
+        rng_key: JAX random key; every run splits a fresh one off it.
+        params: Constrained values of the param sites by name.
+        data_plate: Name of the plate over data.
+
+    Attributes:
+        mutable: Values of the programs' mutable sites after the last run.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        rng_key: jax.Array,
+        params: Mapping[str, Any] | None = None,
+        data_plate: str = "data",
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, dict(kwargs or {})
+        self.rng_key, self.params, self.data_plate = rng_key, dict(params or {}), data_plate
+        self._runs = count()
+        self.mutable: dict[str, Any] = {}
+
+    def run(self, *, indices_of: Traces | None = None) -> Traces:
+        """Run the guide, then the model on its values; see ``objective.Program.run``."""
+        guide_key, model_key = jax.random.split(self._fresh_key())
+        guide = handlers.seed(self.guide, guide_key)
+        if indices_of is not None:
+            plates = {name: site for name, site in indices_of.raw.items() if site["type"] == "plate"}
+            guide = handlers.replay(guide, plates)
+        guide_trace = self._trace(guide, self.params)
+        # A mutable site that the guide has changed is what the model goes on with.
+        mutable = _mutable(guide_trace)
+        model = handlers.replay(handlers.seed(self.model, model_key), guide_trace)
+        model_trace = self._trace(model, {**self.params, **mutable})
+        self.mutable = {**mutable, **_mutable(model_trace)}
+        traces = Traces(self._sites(guide_trace), self._sites(model_trace), raw=guide_trace)
+        traces.check()
+        return traces
+
+    def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
+        """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
+        guide = handlers.replay(handlers.seed(self.guide, self._fresh_key()), traces.raw)
+        return self._sites(self._trace(guide, self.params))
+
+    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
+        """The same programs on other arguments, with a fresh key."""
+        return self._with(self._fresh_key(), args, kwargs)
+
+    def kl(self, q: Site, p: Site) -> jax.Array | None:
+        """KL divergence per element where the pair has a closed form, otherwise None."""
+        if isinstance(q.fn, Normal) and isinstance(p.fn, Normal):
+            return gaussian_kl(*(jnp.asarray(a) for a in (q.fn.loc, q.fn.scale, p.fn.loc, p.fn.scale)))
+        try:
+            return kl_divergence(q.fn, p.fn)
+        except NotImplementedError:
+            return None
+
+    def average(self, evaluate: Callable[["NumPyroProgram"], Terms], num_particles: int) -> Terms:
+        """Mean of the terms over independent evaluations, vectorised."""
+        keys = jax.random.split(self._fresh_key(), num_particles)
+        stacked = jax.vmap(lambda key: evaluate(self._with(key, self.args, self.kwargs)))(keys)
+        return stacked.combine(lambda values: values.mean(0))
+
+    def _with(self, key: jax.Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
+        return NumPyroProgram(
+            self.model,
+            self.guide,
+            args,
+            kwargs,
+            rng_key=key,
+            params=self.params,
+            data_plate=self.data_plate,
+        )
+
+    def _fresh_key(self) -> jax.Array:
+        return jax.random.fold_in(self.rng_key, next(self._runs))
+
+    def _trace(self, program: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+        substituted = handlers.substitute(program, data=params)
+        return handlers.trace(substituted).get_trace(*self.args, **self.kwargs)
+
+    def _sites(self, trace: Mapping[str, Any]) -> dict[str, Site]:
+        sizes = {name: site["args"][0] for name, site in trace.items() if site["type"] == "plate"}
+        return {
+            name: _site(name, site, sizes, self.data_plate)
+            for name, site in trace.items()
+            if site["type"] == "sample"
+        }
+
+
+def _mutable(trace: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
+
+
+def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
+    """Take the wrappers off a distribution.
+
+    Args:
+        fn: A NumPyro distribution.
+
+    Returns:
+        The core distribution (its parameters not broadcast), how many of its batch axes are event axes,
+        and the masks met, each with trailing axes of length one so that it broadcasts to the elements.
+    """
+    event_dim, masks = 0, []
+    while True:
+        if isinstance(fn, MaskedDistribution):
+            mask = jnp.asarray(fn._mask)
+            masks.append(mask.reshape(mask.shape + (1,) * event_dim))
+            fn = fn.base_dist
+        elif isinstance(fn, Independent):
+            event_dim += fn.reinterpreted_batch_ndims
+            fn = fn.base_dist
+        elif isinstance(fn, ExpandedDistribution):
+            fn = fn.base_dist
+        else:
+            return fn, event_dim, masks
+
+
+def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_plate: str) -> Site:
+    fn, event_dim, masks = core_distribution(site["fn"])
+    plate_scale, num_data = 1.0, None
+    for frame in site["cond_indep_stack"]:
+        size = sizes[frame.name]
+        if size != frame.size:
+            plate_scale *= size / frame.size
+        if frame.name == data_plate:
+            # Plates further to the left enclose the data plate: a group of data each.
+            outer = [sizes[f.name] for f in site["cond_indep_stack"] if f.dim < frame.dim]
+            num_data = reduce(lambda a, b: a * b, outer, size)
+    shape = tuple(site["fn"].batch_shape) + tuple(site["fn"].event_shape)
+    scale = 1.0 if site["scale"] is None else site["scale"]
+    return Site(
+        name=name,
+        fn=fn,
+        value=site["value"],
+        element_shape=shape[: len(shape) - len(fn.event_shape)],
+        event_dim=event_dim,
+        plate_scale=plate_scale,
+        beta=scale if plate_scale == 1.0 else scale / plate_scale,
+        mask=reduce(jnp.logical_and, masks) if masks else None,
+        is_observed=site["is_observed"],
+        num_data=num_data,
+    )
+
+
+class NumPyroLoss(numpyro.infer.elbo.ELBO):
+    """An objective as a NumPyro loss: works with ``numpyro.infer.SVI`` and any model and guide.
+
+    Unlike NumPyro's own losses it is per datum, not summed over data.
+
+    Args:
+        objective: What is computed from the traces.
+        data_plate: Name of the plate over data; a program without it counts as one datum.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from ppl_vae.objective.elbo import ELBO
+        >>> def model(x):
+        ...     with numpyro.plate("data", len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with numpyro.plate("data", len(x)):
+        ...         numpyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> terms = NumPyroLoss(ELBO()).terms(jax.random.key(0), {}, model, guide, jnp.zeros(1))
+        >>> round(float(terms.rates["z"]), 4)
+        0.0966
+    """
+
+    def __init__(self, objective: Objective, *, data_plate: str = "data") -> None:
+        super().__init__(num_particles=objective.num_particles)
+        self.objective = objective
+        self.data_plate = data_plate
+
+    def terms(
+        self,
+        rng_key: jax.Array,
+        param_map: Mapping[str, Any],
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Terms:
+        """Terms in nats per datum, differentiable in the parameters.
+
+        Args:
+            rng_key: JAX random key.
+            param_map: Constrained values of the param sites.
+            model: Generative program.
+            guide: Variational program.
+            args: Positional arguments of both.
+            kwargs: Keyword arguments of both.
+        """
+        return self.objective.measure(self._program(rng_key, param_map, model, guide, args, kwargs))
+
+    def loss_with_mutable_state(
+        self,
+        rng_key: jax.Array,
+        param_map: Mapping[str, Any],
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Loss per datum with the programs' mutable sites; arguments as in ``terms``.
+
+        A mutable state with an entry ``TERMS`` also gets the terms of the step there.
+        """
+        params = {name: value for name, value in param_map.items() if name != TERMS}
+        program = self._program(rng_key, params, model, guide, args, kwargs)
+        terms = self.objective.measure(program)
+        recorded = {TERMS: terms.flat()} if TERMS in param_map else {}
+        return {"loss": terms.loss, "mutable_state": {**program.mutable, **recorded} or None}
+
+    def _program(
+        self,
+        rng_key: jax.Array,
+        params: Mapping[str, Any],
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> NumPyroProgram:
+        return NumPyroProgram(
+            model, guide, args, kwargs, rng_key=rng_key, params=params, data_plate=self.data_plate
+        )

@@ -1,0 +1,76 @@
+"""The base that losses extend, and what a backend must offer them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ppl_vae.errors import InputError
+from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.terms import Terms
+
+__all__ = ["Objective", "Program"]
+
+
+class Program(Protocol):
+    """A model and a guide with their arguments, as a backend runs them.
+
+    ``PyroProgram`` and ``NumPyroProgram`` are the two implementations.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def run(self, *, indices_of: Traces | None = None) -> Traces:
+        """Run the guide, then the model on its values; share the subsample indices of other traces."""
+
+    def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
+        """Run the guide on these arguments with the latent values and indices of other traces."""
+
+    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Program":
+        """The same programs on other arguments."""
+
+    def kl(self, q: Site, p: Site) -> Any | None:
+        """KL divergence per element in nats where it has a closed form, otherwise None."""
+
+    def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
+        """Mean of the terms over independent evaluations."""
+
+
+class Objective(ABC):
+    """A loss as a function of what guide and model did; it knows no model and no backend.
+
+    Three kinds of loss extend it. A loss of single sites or of several sites at once overrides
+    ``read``. A wrapper, or a loss that needs several runs together, overrides ``measure``.
+
+    Args:
+        num_particles: Independent runs that a step averages over, at least 1.
+
+    Raises:
+        InputError: ``num_particles`` is below 1.
+    """
+
+    def __init__(self, *, num_particles: int = 1) -> None:
+        if num_particles < 1:
+            raise InputError(
+                f"num_particles must be at least 1, but it is {num_particles}; use 1 for one run"
+            )
+        self.num_particles = num_particles
+
+    def measure(self, program: Program) -> Terms:
+        """Terms of a program, averaged over the particles.
+
+        Args:
+            program: Model, guide and arguments.
+        """
+        if self.num_particles == 1:
+            return self.read(program.run(), program)
+        return program.average(lambda p: self.read(p.run(), p), self.num_particles)
+
+    @abstractmethod
+    def read(self, traces: Traces, program: Program) -> Terms:
+        """Terms of one run.
+
+        Args:
+            traces: Sites of the guide and of the model on its values.
+            program: Where the closed forms of the backend are looked up.
+        """

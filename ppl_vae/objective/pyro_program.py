@@ -1,0 +1,227 @@
+"""Pyro's side of the objective: runs programs, reads traces, and gives a loss to ``pyro.infer.SVI``."""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.poutine.util import site_is_subsample
+from torch.distributions import Independent, Normal
+
+from ppl_vae.formulas.divergences import gaussian_kl
+from ppl_vae.objective.objective import Objective
+from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.terms import Terms
+
+__all__ = ["PyroLoss", "PyroProgram", "core_distribution"]
+
+
+class PyroProgram:
+    """A Pyro model and guide with their arguments; see ``objective.Program``.
+
+    Args:
+        model: Generative program.
+        guide: Variational program with the same signature.
+        args: Positional arguments of both.
+        kwargs: Keyword arguments of both.
+        data_plate: Name of the plate over data.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        data_plate: str = "data",
+    ) -> None:
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, dict(kwargs or {})
+        self.data_plate = data_plate
+
+    def run(self, *, indices_of: Traces | None = None) -> Traces:
+        """Run the guide, then the model on its values; see ``objective.Program.run``."""
+        guide = self.guide
+        if indices_of is not None:
+            guide = poutine.replay(guide, trace=_subsamples(indices_of.raw))
+        guide_trace = poutine.trace(guide).get_trace(*self.args, **self.kwargs)
+        replayed = poutine.replay(self.model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
+        traces = Traces(self._sites(guide_trace), self._sites(model_trace), raw=guide_trace)
+        if is_validation_enabled():
+            traces.check()
+        return traces
+
+    def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
+        """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
+        replayed = poutine.replay(self.guide, trace=traces.raw)
+        return self._sites(poutine.trace(replayed).get_trace(*self.args, **self.kwargs))
+
+    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "PyroProgram":
+        """The same programs on other arguments."""
+        return PyroProgram(self.model, self.guide, args, kwargs, data_plate=self.data_plate)
+
+    def kl(self, q: Site, p: Site) -> torch.Tensor | None:
+        """KL divergence per element where the pair has a closed form, otherwise None."""
+        if isinstance(q.fn, Normal) and isinstance(p.fn, Normal):
+            return gaussian_kl(q.fn.loc, q.fn.scale, p.fn.loc, p.fn.scale)
+        try:
+            return torch.distributions.kl_divergence(q.fn, p.fn)
+        except NotImplementedError:
+            return None
+
+    def average(self, evaluate: Callable[["PyroProgram"], Terms], num_particles: int) -> Terms:
+        """Mean of the terms over independent evaluations, one after the other."""
+        first, *others = [evaluate(self) for _ in range(num_particles)]
+        return first.combine(lambda *values: sum(values) / num_particles, *others)
+
+    def _sites(self, trace: poutine.Trace) -> dict[str, Site]:
+        return {
+            name: _site(name, node, self.data_plate)
+            for name, node in trace.nodes.items()
+            if node["type"] == "sample" and not site_is_subsample(node)
+        }
+
+
+def _subsamples(trace: poutine.Trace) -> poutine.Trace:
+    indices = poutine.Trace()
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample" and site_is_subsample(node):
+            indices.add_node(name, **node)
+    return indices
+
+
+def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
+    """Take the wrappers off a distribution.
+
+    Args:
+        fn: A Pyro distribution.
+
+    Returns:
+        The core distribution, how many of its batch axes are event axes, and the masks met, each with
+        trailing axes of length one so that it broadcasts to the elements.
+    """
+    event_dim, masks = 0, []
+    while True:
+        if isinstance(fn, MaskedDistribution):
+            masks.append(_mask_of_elements(fn._mask, event_dim))
+            fn = fn.base_dist
+        elif isinstance(fn, Independent):
+            event_dim += fn.reinterpreted_batch_ndims
+            fn = fn.base_dist
+        elif isinstance(fn, ExpandedDistribution):
+            fn = fn.base_dist
+        else:
+            return fn, event_dim, masks
+
+
+def _mask_of_elements(mask: Any, event_dim: int) -> torch.Tensor:
+    mask = torch.as_tensor(mask, dtype=torch.bool)
+    return mask.reshape(mask.shape + (1,) * event_dim)
+
+
+def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
+    fn, event_dim, masks = core_distribution(node["fn"])
+    if node["mask"] is not None:
+        masks.append(_mask_of_elements(node["mask"], event_dim))
+    plate_scale, num_data = 1.0, None
+    for frame in node["cond_indep_stack"]:
+        if frame.size != _full_size(frame):
+            plate_scale *= _full_size(frame) / frame.size
+        if frame.name == data_plate:
+            num_data = _full_size(frame) * _outer_sizes(node["cond_indep_stack"], frame)
+    shape = tuple(node["fn"].shape())
+    return Site(
+        name=name,
+        fn=fn,
+        value=node["value"],
+        element_shape=shape[: len(shape) - len(fn.event_shape)],
+        event_dim=event_dim,
+        plate_scale=plate_scale,
+        beta=node["scale"] if plate_scale == 1.0 else node["scale"] / plate_scale,
+        mask=reduce(torch.logical_and, masks) if masks else None,
+        is_observed=node["is_observed"],
+        num_data=num_data,
+    )
+
+
+def _outer_sizes(frames: tuple[Any, ...], data: Any) -> int:
+    # Plates further to the left enclose the data plate: a group of data each.
+    size = 1
+    for frame in frames:
+        if frame.dim is not None and frame.dim < data.dim:
+            size *= _full_size(frame)
+    return size
+
+
+def _full_size(frame: Any) -> int:
+    return frame.size if frame.full_size is None else frame.full_size
+
+
+class PyroLoss(pyro.infer.ELBO):
+    """An objective as a Pyro loss: works with ``pyro.infer.SVI`` and any model and guide.
+
+    Unlike Pyro's own losses it is per datum, not summed over data.
+
+    Args:
+        objective: What is computed from the traces.
+        data_plate: Name of the plate over data; a program without it counts as one datum.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> from ppl_vae.objective.elbo import ELBO
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> round(PyroLoss(ELBO()).terms(model, guide, torch.zeros(1)).rates["z"].item(), 4)
+        0.0966
+    """
+
+    def __init__(self, objective: Objective, *, data_plate: str = "data") -> None:
+        super().__init__(num_particles=objective.num_particles)
+        self.objective = objective
+        self.data_plate = data_plate
+
+    def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
+        """Terms in nats per datum, scalars with gradients.
+
+        Args:
+            model: Generative program.
+            guide: Variational program.
+            args: Positional arguments of both.
+            kwargs: Keyword arguments of both.
+        """
+        return self.objective.measure(PyroProgram(model, guide, args, kwargs, data_plate=self.data_plate))
+
+    def differentiable_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Loss per datum, a scalar with gradients; arguments as in ``terms``."""
+        return self.terms(model, guide, *args, **kwargs).loss
+
+    @torch.no_grad()
+    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
+        """Loss per datum as a number; arguments as in ``terms``."""
+        return float(torch_item(self.differentiable_loss(model, guide, *args, **kwargs)))
+
+    def loss_and_grads(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> float:
+        """Loss per datum; adds its gradients to the parameters. Arguments as in ``terms``."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return float(torch_item(loss))
+
+    def _get_trace(self, *args: Any) -> Any:
+        # Pyro's base class asks for it; its callers are replaced by the methods above.
+        raise TypeError("PyroLoss reads traces through PyroProgram.run")

@@ -1,0 +1,60 @@
+"""What every loss reports, in nats per datum: loss, distortion, rates, ELBO and extra terms."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Terms"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Terms of one evaluation of a loss, in nats per datum.
+
+    Attributes:
+        loss: What is minimised: betas, extra terms and all.
+        distortion: Minus the expected log likelihood, unweighted.
+        rates: KL of guide from model per latent site, unweighted whatever the betas.
+        extras: Further terms by name, such as a consistency.
+        how: Pairs of a term's name and how it was computed: "analytic" or "sampled".
+    """
+
+    loss: Any
+    distortion: Any
+    rates: Mapping[str, Any]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    how: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def elbo(self) -> Any:
+        """Evidence lower bound: minus (distortion + sum of rates). Nothing weighted is called so."""
+        return -(self.distortion + sum(self.rates.values()))
+
+    def flat(self) -> dict[str, Any]:
+        """The terms by name: ``loss``, ``distortion``, ``elbo``, ``rate/<site>``, ``extra/<name>``."""
+        return {
+            "loss": self.loss,
+            "distortion": self.distortion,
+            "elbo": self.elbo,
+            **{f"rate/{name}": value for name, value in self.rates.items()},
+            **{f"extra/{name}": value for name, value in self.extras.items()},
+        }
+
+    def combine(self, function: Callable[..., Any], *others: "Terms") -> "Terms":
+        """Apply a function to each term, or to each term together with the same term of others.
+
+        Args:
+            function: Takes one array per ``Terms`` and returns one.
+            others: Terms with the same sites and extras.
+        """
+
+        def over(own: Mapping[str, Any], rest: list[Mapping[str, Any]]) -> dict[str, Any]:
+            return {name: function(value, *(r[name] for r in rest)) for name, value in own.items()}
+
+        return Terms(
+            loss=function(self.loss, *(t.loss for t in others)),
+            distortion=function(self.distortion, *(t.distortion for t in others)),
+            rates=over(self.rates, [t.rates for t in others]),
+            extras=over(self.extras, [t.extras for t in others]),
+            how=self.how,
+        )
