@@ -31,7 +31,9 @@ class BetaVAE(nn.Module):
         latent_dim: Size k of the latent variable.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: nn.Module, latent_dim: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, likelihood: nn.Module, latent_dim: int
+    ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.latent_dim = latent_dim

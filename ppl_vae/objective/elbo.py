@@ -6,7 +6,7 @@ from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["ELBO", "distortion_and_loss", "rate"]
+__all__ = ["ELBO", "distortion_and_loss", "rate", "rate_elements"]
 
 
 class ELBO(Objective):
@@ -47,11 +47,20 @@ def rate(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
     Returns:
         The rate, a scalar, with "analytic" or "sampled".
     """
-    elements = program.kl(q, p) if traces.has_topological_parents(q.name) else None
-    method = "sampled" if elements is None else "analytic"
-    if elements is None:
-        elements = q.log_prob() - p.log_prob()
+    elements, method = rate_elements(q, p, traces, program)
     return q.total(elements) / traces.num_data, method
+
+
+def rate_elements(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
+    """Rate of one latent site element by element, and how it was computed; arguments as in ``rate``.
+
+    Returns:
+        Array that broadcasts to the site's elements, in nats, with "analytic" or "sampled".
+    """
+    elements = program.kl(q, p) if traces.has_topological_parents(q.name) else None
+    if elements is None:
+        return q.log_prob() - p.log_prob(), "sampled"
+    return elements, "analytic"
 
 
 def distortion_and_loss(traces: Traces) -> tuple[Any, Any]:

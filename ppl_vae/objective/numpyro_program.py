@@ -11,9 +11,10 @@ import numpyro
 from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Normal
 from numpyro.distributions.kl import kl_divergence
+from numpyro.primitives import Messenger
 
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.objective.objective import Objective
+from ppl_vae.objective.objective import LatentRule, Objective
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -38,6 +39,7 @@ class NumPyroProgram:
         rng_key: JAX random key; every run splits a fresh one off it.
         params: Constrained values of the param sites by name.
         data_plate: Name of the plate over data.
+        latents: Sets the guide's latent values in place of draws.
 
     Attributes:
         mutable: Values of the programs' mutable sites after the last run.
@@ -53,17 +55,19 @@ class NumPyroProgram:
         rng_key: jax.Array,
         params: Mapping[str, Any] | None = None,
         data_plate: str = "data",
+        latents: LatentRule | None = None,
     ) -> None:
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, dict(kwargs or {})
-        self.rng_key, self.params, self.data_plate = rng_key, dict(params or {}), data_plate
+        self.rng_key, self.params = rng_key, dict(params or {})
+        self.data_plate, self.latents = data_plate, latents
         self._runs = count()
         self.mutable: dict[str, Any] = {}
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
         guide_key, model_key = jax.random.split(self._fresh_key())
-        guide = handlers.seed(self.guide, guide_key)
+        guide = handlers.seed(_SetLatents(self.guide, self.latents), guide_key)
         if indices_of is not None:
             plates = {name: site for name, site in indices_of.raw.items() if site["type"] == "plate"}
             guide = handlers.replay(guide, plates)
@@ -81,6 +85,11 @@ class NumPyroProgram:
         """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
         guide = handlers.replay(handlers.seed(self.guide, self._fresh_key()), traces.raw)
         return self._sites(self._trace(guide, self.params))
+
+    def generate(self) -> Mapping[str, Site]:
+        """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
+        model = handlers.seed(handlers.uncondition(self.model), self._fresh_key())
+        return self._sites(self._trace(model, self.params))
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
         """The same programs on other arguments, with a fresh key."""
@@ -110,6 +119,7 @@ class NumPyroProgram:
             rng_key=key,
             params=self.params,
             data_plate=self.data_plate,
+            latents=self.latents,
         )
 
     def _fresh_key(self) -> jax.Array:
@@ -126,6 +136,18 @@ class NumPyroProgram:
             for name, site in trace.items()
             if site["type"] == "sample"
         }
+
+
+class _SetLatents(Messenger):
+    """Sets the latent values of a program by a rule; None leaves it as it is."""
+
+    def __init__(self, fn: Callable[..., Any], latents: LatentRule | None) -> None:
+        super().__init__(fn)
+        self.latents = latents
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if self.latents is not None and msg["type"] == "sample" and not msg["is_observed"]:
+            msg["value"] = self.latents(msg["name"], msg["fn"])
 
 
 def _mutable(trace: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from ppl_vae.errors import InputError
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["Objective", "Program"]
+__all__ = ["LatentRule", "Objective", "Program"]
+
+# From a latent site's name and the distribution it has in the guide to its value, or None for a draw.
+LatentRule = Callable[[str, Any], Any]
 
 
 class Program(Protocol):
@@ -25,6 +28,9 @@ class Program(Protocol):
 
     def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
         """Run the guide on these arguments with the latent values and indices of other traces."""
+
+    def generate(self) -> Mapping[str, Site]:
+        """Run the model with its observed sites drawn, not given; the arguments only give shapes."""
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Program":
         """The same programs on other arguments."""

@@ -9,11 +9,12 @@ import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.infer.util import is_validation_enabled, torch_item
-from pyro.poutine.util import site_is_subsample
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch.distributions import Independent, Normal
 
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.objective.objective import Objective
+from ppl_vae.objective.objective import LatentRule, Objective
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -29,6 +30,7 @@ class PyroProgram:
         args: Positional arguments of both.
         kwargs: Keyword arguments of both.
         data_plate: Name of the plate over data.
+        latents: Sets the guide's latent values in place of draws.
     """
 
     def __init__(
@@ -39,19 +41,17 @@ class PyroProgram:
         kwargs: Mapping[str, Any] | None = None,
         *,
         data_plate: str = "data",
+        latents: LatentRule | None = None,
     ) -> None:
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, dict(kwargs or {})
-        self.data_plate = data_plate
+        self.data_plate, self.latents = data_plate, latents
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
-        guide = self.guide
-        if indices_of is not None:
-            guide = poutine.replay(guide, trace=_subsamples(indices_of.raw))
-        guide_trace = poutine.trace(guide).get_trace(*self.args, **self.kwargs)
-        replayed = poutine.replay(self.model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
+        indices = {} if indices_of is None else _values(indices_of.raw, subsample_only=True)
+        guide_trace = self._trace(self.guide, indices, self.latents)
+        model_trace = self._trace(self.model, _values(guide_trace))
         traces = Traces(self._sites(guide_trace), self._sites(model_trace), raw=guide_trace)
         if is_validation_enabled():
             traces.check()
@@ -59,12 +59,17 @@ class PyroProgram:
 
     def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
         """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
-        replayed = poutine.replay(self.guide, trace=traces.raw)
-        return self._sites(poutine.trace(replayed).get_trace(*self.args, **self.kwargs))
+        return self._sites(self._trace(self.guide, _values(traces.raw)))
+
+    def generate(self) -> Mapping[str, Site]:
+        """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
+        return self._sites(self._trace(poutine.uncondition(self.model), {}))
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "PyroProgram":
         """The same programs on other arguments."""
-        return PyroProgram(self.model, self.guide, args, kwargs, data_plate=self.data_plate)
+        return PyroProgram(
+            self.model, self.guide, args, kwargs, data_plate=self.data_plate, latents=self.latents
+        )
 
     def kl(self, q: Site, p: Site) -> torch.Tensor | None:
         """KL divergence per element where the pair has a closed form, otherwise None."""
@@ -80,20 +85,49 @@ class PyroProgram:
         first, *others = [evaluate(self) for _ in range(num_particles)]
         return first.combine(lambda *values: sum(values) / num_particles, *others)
 
+    def _trace(
+        self, program: Callable[..., Any], values: Mapping[str, Any], latents: LatentRule | None = None
+    ) -> poutine.Trace:
+        recorder = _Recorder(values, latents)
+        try:
+            with recorder:
+                program(*self.args, **self.kwargs)
+        except (ValueError, RuntimeError) as error:
+            error.add_note(recorder.trace.format_shapes())
+            raise
+        return recorder.trace
+
     def _sites(self, trace: poutine.Trace) -> dict[str, Site]:
         return {
             name: _site(name, node, self.data_plate)
             for name, node in trace.nodes.items()
-            if node["type"] == "sample" and not site_is_subsample(node)
+            if node["type"] == "sample" and not isinstance(node["fn"], _Subsample)
         }
 
 
-def _subsamples(trace: poutine.Trace) -> poutine.Trace:
-    indices = poutine.Trace()
-    for name, node in trace.nodes.items():
-        if node["type"] == "sample" and site_is_subsample(node):
-            indices.add_node(name, **node)
-    return indices
+class _Recorder(TraceMessenger):
+    """Pyro's trace and replay handlers in one, which halves their cost a site."""
+
+    def __init__(self, values: Mapping[str, Any], latents: LatentRule | None) -> None:
+        super().__init__()
+        self.values, self.latents = values, latents
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"]:
+            return
+        value = self.values.get(msg["name"])
+        if value is None and self.latents is not None and not isinstance(msg["fn"], _Subsample):
+            value = self.latents(msg["name"], msg["fn"])
+        if value is not None:
+            msg["value"], msg["done"] = value, True
+
+
+def _values(trace: poutine.Trace, *, subsample_only: bool = False) -> dict[str, Any]:
+    return {
+        name: node["value"]
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and (isinstance(node["fn"], _Subsample) or not subsample_only)
+    }
 
 
 def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:

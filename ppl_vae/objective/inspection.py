@@ -1,0 +1,111 @@
+"""Per-datum quantities of one run of guide and model: what diagnostics read, the same for both backends.
+
+Everything is unscaled: betas and plate sizes do not enter (a scaled plate makes bad fits look good).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from ppl_vae.objective.elbo import rate_elements
+from ppl_vae.objective.objective import Program
+from ppl_vae.objective.sites import Site
+
+__all__ = ["Generation", "Inspection", "inspect", "read_generation"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What guide and model say of n data on one draw of the latents; densities in nats.
+
+    Attributes:
+        latents: Latent values by site, (n, *event).
+        loc: Means of the guide's distributions by site, (n, *event).
+        scale: Their standard deviations by site, (n, *event).
+        log_guide: log q of the latents by site, (n,).
+        log_prior: log p of the latents by site, (n,).
+        log_likelihood: log p(x given latents), (n,).
+        rates: KL of guide from model per latent unit by site, (n, *event).
+        mean: Mean of x given the latents, (n, *data_shape).
+        how: Pairs of a site and how its rate was computed.
+    """
+
+    latents: Mapping[str, Any]
+    loc: Mapping[str, Any]
+    scale: Mapping[str, Any]
+    log_guide: Mapping[str, Any]
+    log_prior: Mapping[str, Any]
+    log_likelihood: Any
+    rates: Mapping[str, Any]
+    mean: Any
+    how: tuple[tuple[str, str], ...]
+
+    @property
+    def log_weight(self) -> Any:
+        """Per datum log p(x, z) - log q(z given x), in nats, (n,)."""
+        return self.log_likelihood + sum(self.log_prior.values()) - sum(self.log_guide.values())
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Draws from the model.
+
+    Attributes:
+        latents: Latent values by site, (n, *event).
+        mean: Mean of x given the latents, (n, *data_shape).
+        x: Drawn observations, (n, *data_shape).
+    """
+
+    latents: Mapping[str, Any]
+    mean: Any
+    x: Any
+
+
+DATA_FIELDS = {cls: [f.name for f in fields(cls) if f.name != "how"] for cls in (Inspection, Generation)}
+
+
+def inspect(program: Program) -> Inspection:
+    """Run guide and model once and read them per datum.
+
+    Args:
+        program: Model, guide and arguments.
+    """
+    traces = program.run()
+    rates, how = {}, []
+    for name, q in traces.guide.items():
+        elements, method = rate_elements(q, traces.model[name], traces, program)
+        rates[name] = _fill(q, elements)
+        how.append((name, method))
+    guide, model = traces.guide, traces.model
+    return Inspection(
+        latents={name: site.value for name, site in guide.items()},
+        loc={name: _fill(site, site.fn.mean) for name, site in guide.items()},
+        scale={name: _fill(site, site.fn.variance**0.5) for name, site in guide.items()},
+        log_guide={name: site.per_datum(site.log_prob()) for name, site in guide.items()},
+        log_prior={name: model[name].per_datum(model[name].log_prob()) for name in guide},
+        log_likelihood=sum(site.per_datum(site.log_prob()) for site in traces.observed),
+        rates=rates,
+        mean=_fill(traces.observed[0], traces.observed[0].fn.mean),
+        how=tuple(how),
+    )
+
+
+def read_generation(sites: Mapping[str, Site], observed: str) -> Generation:
+    """Read a run of the model with its observations drawn.
+
+    Args:
+        sites: The model's sites.
+        observed: Name of the observed site.
+    """
+    x = sites[observed]
+    return Generation(
+        latents={name: site.value for name, site in sites.items() if name != observed},
+        mean=_fill(x, x.fn.mean),
+        x=x.value,
+    )
+
+
+def _fill(site: Site, elements: Any) -> Any:
+    return array_namespace(elements).broadcast_to(elements, site.element_shape)

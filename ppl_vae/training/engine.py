@@ -1,0 +1,101 @@
+"""What the training loop asks of a backend: steps in blocks, evaluations, state as named arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.objective.inspection import Generation, Inspection
+
+__all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks"]
+
+Arrays = dict[str, NDArray[Any]]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a training step does beside the loss.
+
+    Attributes:
+        learning_rates: Learning rate of each step of the whole run.
+        clip_norm: Largest norm of the gradient, 0 for no bound.
+        binarise_batches: Draw binary pixels anew from the grey values of each batch.
+        capture: Whether the Pyro engine may replay captured tensor operations.
+    """
+
+    learning_rates: NDArray[np.float64]
+    clip_norm: float = 0.0
+    binarise_batches: bool = False
+    capture: bool = True
+
+
+class Engine(Protocol):
+    """Training and inspection of one model and guide in one backend.
+
+    Attributes:
+        latents: Names of the latent sites.
+        observed: Name of the observed site.
+        notes: What a reader of the run should know, such as why a step was not captured.
+    """
+
+    latents: list[str]
+    observed: str
+    notes: list[str]
+
+    def prepare_training(
+        self, loss: Any, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
+    ) -> None:
+        """Make the optimiser, and check the loss on a first batch; x holds the training data."""
+
+    def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
+        """Take a step per row of ``indices`` (steps, batch); terms per step by name, (steps,)."""
+
+    def evaluate(
+        self, loss: Any, x: NDArray[np.float32], betas: Mapping[str, float], seed: int
+    ) -> dict[str, float]:
+        """Terms of a loss on data, with noise of its own seed; nothing is trained."""
+
+    def parameters(self) -> Arrays:
+        """Unconstrained parameters by name, the same names and shapes in both backends."""
+
+    def load_parameters(self, arrays: Arrays) -> None:
+        """Set the parameters."""
+
+    def state(self) -> Arrays:
+        """All that the next step depends on: parameters, optimiser, generators."""
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Set the state, so that the next block is bit for bit the one that would have followed."""
+
+    def inspect(
+        self,
+        x: NDArray[np.float32],
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+    ) -> Inspection:
+        """Guide and model on data, betas 1, latents drawn, at their means, or given; NumPy arrays."""
+
+    def generate(self, num_draws: int, *, seed: int) -> Generation:
+        """Draws from the model; NumPy arrays."""
+
+
+class UnitBetas(dict[str, float]):
+    """Betas of 1 for any site: what diagnostics run programs with, and how sites are discovered."""
+
+    def __missing__(self, site: str) -> float:
+        """Beta of any site."""
+        return 1.0
+
+
+def chunks(num_data: int, size: int = 4096) -> list[slice]:
+    """Slices of bounded length over data.
+
+    Args:
+        num_data: Number of data.
+        size: Largest length of a slice.
+    """
+    return [slice(start, min(start + size, num_data)) for start in range(0, num_data, size)]

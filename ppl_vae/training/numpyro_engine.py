@@ -1,0 +1,200 @@
+"""Trains and inspects a NumPyro model and guide."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from numpy.typing import NDArray
+from numpyro.infer import SVI
+from numpyro.infer.svi import SVIState
+
+from ppl_vae.errors import InputError
+from ppl_vae.nets.bridge import flatten_params, unflatten_params
+from ppl_vae.objective.elbo import ELBO
+from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
+from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
+from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+
+__all__ = ["NumPyroEngine"]
+
+for record in (Inspection, Generation):
+    meta = ["how"] if record is Inspection else []
+    jax.tree_util.register_dataclass(record, data_fields=DATA_FIELDS[record], meta_fields=meta)
+
+
+class NumPyroEngine:
+    """Trains and inspects a NumPyro model and guide; see ``engine.Engine``.
+
+    Args:
+        program: Object with methods ``model`` and ``guide``, without arrays of its own.
+        data_shape: Shape of one datum.
+        seed: Seed of the initial weights and of the training noise.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        InputError: CUDA is asked for and not there.
+    """
+
+    def __init__(
+        self, program: Any, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
+    ) -> None:
+        self.device = _find_device(device)
+        self.program, self.data_shape, self.seed = program, data_shape, seed
+        self.notes: list[str] = []
+        # Any optimiser and loss serve until training is prepared.
+        self.svi = SVI(program.model, program.guide, optax.identity(), NumPyroLoss(ELBO()))
+        self.svi_state = self._init_state()
+        traces = self._program(
+            self._on_device(np.zeros((2, *data_shape))), jax.random.key(0), self._params()
+        ).run()
+        self.latents, self.observed = traces.latents, traces.observed[0].name
+        self._inspect = {mode: jax.jit(partial(self._inspect_as, mode)) for mode in ("draw", "mean", "given")}
+        self._evaluate: dict[int, Any] = {}
+
+    def prepare_training(
+        self, loss: NumPyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
+    ) -> None:
+        """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
+        rates = jnp.asarray(options.learning_rates, jnp.result_type(float))
+        clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
+        optimiser = optax.chain(
+            *clip, optax.scale_by_adam(), optax.scale_by_learning_rate(lambda count: rates[count])
+        )
+        params, constrained = self.parameters(), self._params()
+        self.svi = SVI(self.program.model, self.program.guide, optimiser, loss)
+        self.x, self.options = self._on_device(x), options
+        terms = loss.terms(
+            jax.random.key(0), constrained, self.program.model, self.program.guide, self.x[:2], betas=betas
+        )
+        self.blank = jax.tree.map(lambda value: jnp.zeros_like(value), terms.flat())
+        self.svi_state = self._init_state(self.blank)
+        self.load_parameters(params)
+        self._scan = jax.jit(self._scan_block)
+
+    def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
+        """Take a step per row of ``indices``, all in one scan; see ``engine.Engine``."""
+        weights = {site: jnp.asarray(betas[site], self.x.dtype) for site in self.latents}
+        steps = jnp.arange(first_step, first_step + len(indices))
+        self.svi_state, terms = self._scan(self.svi_state, self.x, (jnp.asarray(indices), steps, weights))
+        return {name: np.asarray(values, np.float64) for name, values in terms.items()}
+
+    def _scan_block(self, state: SVIState, x: Array, inputs: Any) -> Any:
+        noise = jax.random.fold_in(jax.random.key(self.seed), 1)
+
+        def step(state: SVIState, row: Any) -> tuple[SVIState, Any]:
+            index, number, betas = row
+            batch = x[index]
+            if self.options.binarise_batches:
+                key = jax.random.fold_in(noise, number)
+                batch = jax.random.bernoulli(key, batch).astype(x.dtype)
+            state, _ = self.svi.update(state, batch, betas=betas)
+            return state, state.mutable_state[TERMS]
+
+        return jax.lax.scan(step, state, inputs)
+
+    def evaluate(
+        self, loss: NumPyroLoss, x: NDArray[np.float32], betas: Mapping[str, float], seed: int
+    ) -> dict[str, float]:
+        """Terms of a loss on data; see ``engine.Engine``."""
+        compiled = self._evaluate.setdefault(id(loss), jax.jit(partial(self._terms, loss)))
+        total: dict[str, float] = {}
+        for number, part in enumerate(chunks(len(x))):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            terms = compiled(key, self._params(), self._on_device(x[part]), dict(betas))
+            for name, value in terms.items():
+                total[name] = total.get(name, 0.0) + float(value) * len(x[part]) / len(x)
+        return total
+
+    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, betas: Any) -> dict[str, Array]:
+        return loss.terms(key, params, self.program.model, self.program.guide, x, betas=betas).flat()
+
+    def parameters(self) -> Arrays:
+        """Unconstrained parameters by dotted name; see ``engine.Engine``."""
+        return flatten_params(self.svi.optim.get_params(self.svi_state.optim_state))
+
+    def load_parameters(self, arrays: Arrays) -> None:
+        """Set the parameters; the optimiser starts afresh."""
+        like = self.svi.optim.get_params(self.svi_state.optim_state)
+        state = self.svi.optim.init(unflatten_params(arrays, like))
+        self.svi_state = self.svi_state._replace(optim_state=state)
+
+    def state(self) -> Arrays:
+        """Parameters, optimiser, mutable sites and random key; see ``engine.Engine``."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(_plain_keys(self.svi_state))
+        return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Set parameters, optimiser, mutable sites and random key."""
+        leaves, structure = jax.tree_util.tree_flatten_with_path(_plain_keys(self.svi_state))
+        new = [jnp.asarray(arrays[jax.tree_util.keystr(path)], leaf.dtype) for path, leaf in leaves]
+        state = jax.tree_util.tree_unflatten(structure, new)
+        self.svi_state = state._replace(rng_key=jax.random.wrap_key_data(state.rng_key))
+
+    def inspect(
+        self,
+        x: NDArray[np.float32],
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+    ) -> Inspection:
+        """Guide and model on data; see ``engine.Engine``."""
+        mode = latents if isinstance(latents, str) else "given"
+        given = {} if isinstance(latents, str) else {n: self._on_device(v) for n, v in latents.items()}
+        record = self._inspect[mode](self._params(), jax.random.key(seed), self._on_device(x), given)
+        return jax.tree.map(np.asarray, record)
+
+    def _inspect_as(
+        self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array]
+    ) -> Inspection:
+        rules = {"draw": None, "mean": lambda name, fn: fn.mean, "given": lambda name, fn: given[name]}
+        return inspect(self._program(x, key, params, latents=rules[mode]))
+
+    def generate(self, num_draws: int, *, seed: int) -> Generation:
+        """Draws from the model; see ``engine.Engine``."""
+        shapes = self._on_device(np.zeros((num_draws, *self.data_shape)))
+        sites = self._program(shapes, jax.random.key(seed), self._params()).generate()
+        return jax.tree.map(np.asarray, read_generation(sites, self.observed))
+
+    def _program(self, x: Array, key: Array, params: Any, **options: Any) -> NumPyroProgram:
+        betas = {"betas": UnitBetas()}
+        return NumPyroProgram(
+            self.program.model, self.program.guide, (x,), betas, rng_key=key, params=params, **options
+        )
+
+    def _params(self) -> dict[str, Any]:
+        return dict(self.svi.get_params(self.svi_state))
+
+    def _init_state(self, blank: Mapping[str, Array] | None = None) -> SVIState:
+        x = self._on_device(np.zeros((2, *self.data_shape)))
+        with jax.default_device(self.device):
+            state = self.svi.init(jax.random.key(self.seed), x, betas=UnitBetas())
+        if blank is None:
+            return state
+        # The terms of each step ride beside the programs' own mutable sites.
+        return state._replace(mutable_state={**(state.mutable_state or {}), TERMS: dict(blank)})
+
+    def _on_device(self, array: NDArray[Any]) -> Array:
+        return jax.device_put(jnp.asarray(array, jnp.result_type(float)), self.device)
+
+
+def _find_device(device: Device) -> jax.Device:
+    if device == "cpu":
+        return jax.devices("cpu")[0]
+    try:
+        return jax.devices("cuda")[0]
+    except RuntimeError:
+        if device == "auto":
+            return jax.devices("cpu")[0]
+        raise InputError(
+            "device cuda needs a CUDA device that JAX can use, but there is none; use cpu"
+        ) from None
+
+
+def _plain_keys(state: SVIState) -> SVIState:
+    # Typed random keys cannot be stored: their integers can.
+    return state._replace(rng_key=jax.random.key_data(state.rng_key))

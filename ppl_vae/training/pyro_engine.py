@@ -1,0 +1,257 @@
+"""Trains and inspects a Pyro model and guide."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import pyro
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ppl_vae.errors import InputError
+from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
+from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram
+from ppl_vae.training.capture import Step, capture
+from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+
+__all__ = ["PyroEngine"]
+
+
+class PyroEngine:
+    """Trains and inspects a Pyro model and guide; see ``engine.Engine``.
+
+    Args:
+        program: Torch module with methods ``model`` and ``guide``.
+        data_shape: Shape of one datum.
+        seed: Seed of the training noise.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        InputError: CUDA is asked for and not there.
+    """
+
+    def __init__(
+        self, program: nn.Module, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
+    ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device cuda needs a CUDA device that torch can use, but there is none; use cpu")
+        use_cuda = device != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda" if use_cuda else "cpu")
+        self.program = program.to(self.device)
+        self.data_shape = data_shape
+        self.parameters_by_name = {n: p for n, p in program.named_parameters() if p.requires_grad}
+        self.notes: list[str] = []
+        with self._generator_of(seed):
+            self.generators = self._generators()
+        with self._generator_of(seed), torch.no_grad():
+            traces = self._run(self._on_device(np.zeros((2, *data_shape), np.float32)))
+        self.latents, self.observed = traces.latents, traces.observed[0].name
+
+    def prepare_training(
+        self, loss: PyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
+    ) -> None:
+        """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
+        self.loss, self.options = loss, options
+        self.x = self._on_device(x)
+        self.tensors = list(self.parameters_by_name.values())
+        self.optimiser = torch.optim.Adam(self.tensors, lr=float(options.learning_rates[0]), fused=True)
+        self.captured: Step | None = None
+        self.may_capture = options.capture and getattr(self.program, "capture", True)
+        with self._generator_of(0), pyro.validation_enabled(True):
+            self.loss_step(self.tensors, self._batch(self.x[:2]), betas)
+
+    def loss_step(
+        self, parameters: list[Tensor], x: Tensor, betas: Mapping[str, Any]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Terms (loss first) and gradients of one eager step on the module's own parameters."""
+        terms = self.loss.terms(self.program.model, self.program.guide, x, betas=betas)
+        self.term_names = list(terms.flat())
+        gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
+        return [value.detach() for value in terms.flat().values()], list(gradients)
+
+    def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
+        """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
+        self.program.train()
+        rows = torch.as_tensor(indices, device=self.device).unbind()
+        weights = [torch.as_tensor(betas[s], dtype=self.x.dtype, device=self.device) for s in self.latents]
+        by_step = list(zip(*(w.unbind() for w in weights), strict=True))
+        rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
+        group, history = self.optimiser.param_groups[0], []
+        with self._training_mode():
+            for index, beta, rate in zip(rows, by_step, rates, strict=True):
+                terms, gradients = self._step(self._batch(self.x[index]), list(beta))
+                for parameter, gradient in zip(self.tensors, gradients, strict=True):
+                    parameter.grad = gradient
+                if self.options.clip_norm:
+                    nn.utils.clip_grad_norm_(self.tensors, self.options.clip_norm)
+                group["lr"] = rate
+                self.optimiser.step()
+                history.append(terms)
+        columns = (torch.stack(column).double().cpu().numpy() for column in zip(*history, strict=True))
+        return dict(zip(self.term_names, columns, strict=True))
+
+    def _step(self, x: Tensor, betas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        if self.may_capture and self.captured is None:
+            self._capture(x, betas)
+        if self.captured is None:
+            return self.loss_step(self.tensors, x, dict(zip(self.latents, betas, strict=True)))
+        with torch.no_grad():
+            return self.captured(self.tensors, x, betas)
+
+    def _capture(self, x: Tensor, betas: list[Tensor]) -> None:
+        harness = _Harness(self)
+
+        def step(
+            parameters: list[Tensor], x: Tensor, betas: list[Tensor]
+        ) -> tuple[list[Tensor], list[Tensor]]:
+            named = {
+                f"program.{name}": p for name, p in zip(self.parameters_by_name, parameters, strict=True)
+            }
+            return torch.func.functional_call(harness, named, (parameters, x, betas))
+
+        self.may_capture = False
+        copies = [p.detach().requires_grad_() for p in self.tensors]
+        other = self._batch(self.x[: len(x)].flip(0))
+        try:
+            self.captured = capture(step, copies, [x, other], betas)
+        except RuntimeError as error:
+            self.notes.append(f"steps run eagerly: {error}")
+
+    def evaluate(
+        self, loss: PyroLoss, x: NDArray[np.float32], betas: Mapping[str, float], seed: int
+    ) -> dict[str, float]:
+        """Terms of a loss on data; see ``engine.Engine``."""
+        self.program.eval()
+        total: dict[str, float] = {}
+        with self._generator_of(seed), torch.no_grad(), pyro.validation_enabled(False):
+            for part in chunks(len(x)):
+                batch = self._on_device(x[part])
+                terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
+                for name, value in terms.flat().items():
+                    total[name] = total.get(name, 0.0) + float(value) * len(batch) / len(x)
+        return total
+
+    def parameters(self) -> Arrays:
+        """Parameters by name; see ``engine.Engine``."""
+        return {name: _numpy(p) for name, p in self.parameters_by_name.items()}
+
+    @torch.no_grad()
+    def load_parameters(self, arrays: Arrays) -> None:
+        """Set the parameters."""
+        for name, parameter in self.parameters_by_name.items():
+            parameter.copy_(torch.as_tensor(arrays[name]))
+
+    def state(self) -> Arrays:
+        """Parameters, buffers, optimiser and generators; see ``engine.Engine``."""
+        arrays = {f"program/{name}": _numpy(value) for name, value in self.program.state_dict().items()}
+        for (name, _), tensor in zip(self.parameters_by_name.items(), self.tensors, strict=True):
+            for slot, value in self.optimiser.state.get(tensor, {}).items():
+                arrays[f"optimiser/{slot}/{name}"] = _numpy(value)
+        return arrays | {f"generator/{name}": _numpy(value) for name, value in self.generators.items()}
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Set parameters, buffers, optimiser and generators."""
+        parts: dict[str, dict[str, Tensor]] = {"program": {}, "optimiser": {}, "generator": {}}
+        for key, value in arrays.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = torch.as_tensor(np.array(value))
+        self.program.load_state_dict(parts["program"])
+        self.generators = parts["generator"]
+        self.optimiser.state.clear()
+        for key, value in parts["optimiser"].items():
+            slot, name = key.split("/", 1)
+            self.optimiser.state[self.parameters_by_name[name]][slot] = value.to(self.device)
+
+    @torch.no_grad()
+    def inspect(
+        self,
+        x: NDArray[np.float32],
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+    ) -> Inspection:
+        """Guide and model on data; see ``engine.Engine``."""
+        self.program.eval()
+        rule = None
+        if latents == "mean":
+            rule = lambda name, fn: fn.mean  # noqa: E731
+        elif not isinstance(latents, str):
+            given = {name: self._on_device(value) for name, value in latents.items()}
+            rule = lambda name, fn: given[name]  # noqa: E731
+        with self._generator_of(seed), pyro.validation_enabled(False):
+            return _to_numpy(inspect(self._program(self._on_device(x), latents=rule)))
+
+    @torch.no_grad()
+    def generate(self, num_draws: int, *, seed: int) -> Generation:
+        """Draws from the model; see ``engine.Engine``."""
+        self.program.eval()
+        shapes = self._on_device(np.zeros((num_draws, *self.data_shape), np.float32))
+        with self._generator_of(seed), pyro.validation_enabled(False):
+            return _to_numpy(read_generation(self._program(shapes).generate(), self.observed))
+
+    def _program(self, x: Tensor, **options: Any) -> PyroProgram:
+        betas = {"betas": UnitBetas()}
+        return PyroProgram(self.program.model, self.program.guide, (x,), betas, **options)
+
+    def _run(self, x: Tensor) -> Any:
+        with pyro.validation_enabled(True):
+            return self._program(x).run()
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        reference = next(iter(self.parameters_by_name.values()))
+        return torch.as_tensor(np.asarray(array), dtype=reference.dtype, device=self.device)
+
+    def _batch(self, x: Tensor) -> Tensor:
+        return torch.bernoulli(x) if self.options.binarise_batches else x
+
+    @contextmanager
+    def _generator_of(self, seed: int) -> Iterator[None]:
+        """Run under a seed, and leave the user's generators as they were."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+
+    @contextmanager
+    def _training_mode(self) -> Iterator[None]:
+        """Continue the training noise where the last block ended, without validation."""
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            torch.set_rng_state(self.generators["cpu"])
+            if "cuda" in self.generators:
+                torch.cuda.set_rng_state(self.generators["cuda"], self.device)
+            yield
+            self.generators = self._generators()
+
+    def _generators(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+
+class _Harness(nn.Module):
+    """Makes the program a submodule, so that ``functional_call`` can swap its parameters."""
+
+    def __init__(self, engine: PyroEngine) -> None:
+        super().__init__()
+        self.program = engine.program
+        self.engine = engine
+
+    def forward(self, parameters: list[Tensor], x: Tensor, betas: list[Tensor]) -> Any:
+        return self.engine.loss_step(parameters, x, dict(zip(self.engine.latents, betas, strict=True)))
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    # A copy: the tensor goes on changing while the array is kept.
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def _to_numpy(record: Any) -> Any:
+    def convert(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: convert(v) for name, v in value.items()}
+        return value.cpu().numpy()
+
+    values = {name: convert(getattr(record, name)) for name in DATA_FIELDS[type(record)]}
+    return type(record)(**values, **({"how": record.how} if hasattr(record, "how") else {}))
