@@ -67,9 +67,9 @@ def build(
     hidden_dim: int = 128,
     num_hidden: int = 2,
     activation: Activation = "relu",
-    likelihood: Likelihood = "bernoulli",
+    likelihood: Likelihood = "gaussian",
     scale: float = 1.0,
-    learn_scale: bool = False,
+    learn_scale: bool = True,
 ) -> BetaVAE:
     """Build the model and guide.
 
@@ -81,8 +81,8 @@ def build(
         num_hidden: Hidden layers of encoder and decoder, 0 for linear maps.
         activation: Nonlinearity of the hidden layers.
         likelihood: Distribution of x given z.
-        scale: Standard deviation of the Gaussian likelihood.
-        learn_scale: Learn the Gaussian likelihood's scale, starting from it.
+        scale: Standard deviation of the Gaussian likelihood, the initial one if it is learned.
+        learn_scale: Learn the standard deviation of the Gaussian likelihood.
     """
     options = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
     return BetaVAE(

@@ -167,8 +167,7 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
     event_dim, masks = 0, []
     while True:
         if isinstance(fn, MaskedDistribution):
-            mask = jnp.asarray(fn._mask)
-            masks.append(mask.reshape(mask.shape + (1,) * event_dim))
+            masks.append((jnp.asarray(fn._mask), event_dim))
             fn = fn.base_dist
         elif isinstance(fn, Independent):
             event_dim += fn.reinterpreted_batch_ndims
@@ -176,7 +175,8 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
         elif isinstance(fn, ExpandedDistribution):
             fn = fn.base_dist
         else:
-            return fn, event_dim, masks
+            # A mask has the event axes that wrappers outside it declare; those inside it are still to come.
+            return fn, event_dim, [m.reshape(m.shape + (1,) * (event_dim - outside)) for m, outside in masks]
 
 
 def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_plate: str) -> Site:

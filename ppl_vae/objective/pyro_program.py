@@ -101,7 +101,9 @@ class PyroProgram:
         return {
             name: _site(name, node, self.data_plate)
             for name, node in trace.nodes.items()
-            if node["type"] == "sample" and not isinstance(node["fn"], _Subsample)
+            if node["type"] == "sample"
+            and not isinstance(node["fn"], _Subsample)
+            and not node["infer"].get("_deterministic")
         }
 
 
@@ -143,7 +145,7 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
     event_dim, masks = 0, []
     while True:
         if isinstance(fn, MaskedDistribution):
-            masks.append(_mask_of_elements(fn._mask, event_dim))
+            masks.append((fn._mask, event_dim))
             fn = fn.base_dist
         elif isinstance(fn, Independent):
             event_dim += fn.reinterpreted_batch_ndims
@@ -151,7 +153,8 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
         elif isinstance(fn, ExpandedDistribution):
             fn = fn.base_dist
         else:
-            return fn, event_dim, masks
+            # A mask has the event axes that wrappers outside it declare; those inside it are still to come.
+            return fn, event_dim, [_mask_of_elements(mask, event_dim - outside) for mask, outside in masks]
 
 
 def _mask_of_elements(mask: Any, event_dim: int) -> torch.Tensor:

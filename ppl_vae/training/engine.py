@@ -70,6 +70,12 @@ class Engine(Protocol):
     def load_state(self, arrays: Arrays) -> None:
         """Set the state, so that the next block is bit for bit the one that would have followed."""
 
+    def snapshot(self) -> Any:
+        """The state in whatever form is cheapest to keep."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot."""
+
     def inspect(
         self,
         x: NDArray[np.float32],

@@ -48,11 +48,11 @@ class NumPyroEngine:
         self.notes: list[str] = []
         # Any optimiser and loss serve until training is prepared.
         self.svi = SVI(program.model, program.guide, optax.identity(), NumPyroLoss(ELBO()))
-        self.svi_state = self._init_state()
-        traces = self._program(
-            self._on_device(np.zeros((2, *data_shape))), jax.random.key(0), self._params()
-        ).run()
-        self.latents, self.observed = traces.latents, traces.observed[0].name
+        blank = self._on_device(np.zeros((2, *data_shape)))
+        with jax.default_device(self.device):
+            init = jax.jit(lambda key, x: self.svi.init(key, x, betas=UnitBetas()))
+            self.svi_state = init(jax.random.key(seed), blank)
+        self.latents, self.observed = self._sites(blank)
         self._inspect = {mode: jax.jit(partial(self._inspect_as, mode)) for mode in ("draw", "mean", "given")}
         self._evaluate: dict[int, Any] = {}
 
@@ -65,15 +65,17 @@ class NumPyroEngine:
         optimiser = optax.chain(
             *clip, optax.scale_by_adam(), optax.scale_by_learning_rate(lambda count: rates[count])
         )
-        params, constrained = self.parameters(), self._params()
+        params, state = self.svi.optim.get_params(self.svi_state.optim_state), self.svi_state
+        constrained, constrain_fn = self._params(), self.svi.constrain_fn
         self.svi = SVI(self.program.model, self.program.guide, optimiser, loss)
+        self.svi.constrain_fn = constrain_fn
         self.x, self.options = self._on_device(x), options
-        terms = loss.terms(
-            jax.random.key(0), constrained, self.program.model, self.program.guide, self.x[:2], betas=betas
-        )
-        self.blank = jax.tree.map(lambda value: jnp.zeros_like(value), terms.flat())
-        self.svi_state = self._init_state(self.blank)
-        self.load_parameters(params)
+        # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
+        terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
+        # The terms of each step ride beside the programs' own mutable sites.
+        blank = {name: np.zeros(term.shape, term.dtype) for name, term in terms.items()}
+        mutable = {**(state.mutable_state or {}), TERMS: blank}
+        self.svi_state = SVIState(jax.jit(self.svi.optim.init)(params), mutable, state.rng_key)
         self._scan = jax.jit(self._scan_block)
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
@@ -101,16 +103,18 @@ class NumPyroEngine:
         self, loss: NumPyroLoss, x: NDArray[np.float32], betas: Mapping[str, float], seed: int
     ) -> dict[str, float]:
         """Terms of a loss on data; see ``engine.Engine``."""
-        compiled = self._evaluate.setdefault(id(loss), jax.jit(partial(self._terms, loss)))
+        if id(loss) not in self._evaluate:
+            self._evaluate[id(loss)] = jax.jit(partial(self._terms, loss))
+        compiled = self._evaluate[id(loss)]
         total: dict[str, float] = {}
         for number, part in enumerate(chunks(len(x))):
             key = jax.random.fold_in(jax.random.key(seed), number)
-            terms = compiled(key, self._params(), self._on_device(x[part]), dict(betas))
+            terms = compiled(key, self._params(), self._on_device(x[part]), betas=dict(betas))
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + float(value) * len(x[part]) / len(x)
         return total
 
-    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, betas: Any) -> dict[str, Array]:
+    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, *, betas: Any) -> dict[str, Array]:
         return loss.terms(key, params, self.program.model, self.program.guide, x, betas=betas).flat()
 
     def parameters(self) -> Arrays:
@@ -120,7 +124,7 @@ class NumPyroEngine:
     def load_parameters(self, arrays: Arrays) -> None:
         """Set the parameters; the optimiser starts afresh."""
         like = self.svi.optim.get_params(self.svi_state.optim_state)
-        state = self.svi.optim.init(unflatten_params(arrays, like))
+        state = jax.jit(self.svi.optim.init)(unflatten_params(arrays, like))
         self.svi_state = self.svi_state._replace(optim_state=state)
 
     def state(self) -> Arrays:
@@ -134,6 +138,14 @@ class NumPyroEngine:
         new = [jnp.asarray(arrays[jax.tree_util.keystr(path)], leaf.dtype) for path, leaf in leaves]
         state = jax.tree_util.tree_unflatten(structure, new)
         self.svi_state = state._replace(rng_key=jax.random.wrap_key_data(state.rng_key))
+
+    def snapshot(self) -> SVIState:
+        """The state, which is never changed in place; see ``engine.Engine``."""
+        return self.svi_state
+
+    def restore(self, snapshot: SVIState) -> None:
+        """Go back to a snapshot."""
+        self.svi_state = snapshot
 
     def inspect(
         self,
@@ -169,14 +181,15 @@ class NumPyroEngine:
     def _params(self) -> dict[str, Any]:
         return dict(self.svi.get_params(self.svi_state))
 
-    def _init_state(self, blank: Mapping[str, Array] | None = None) -> SVIState:
-        x = self._on_device(np.zeros((2, *self.data_shape)))
-        with jax.default_device(self.device):
-            state = self.svi.init(jax.random.key(self.seed), x, betas=UnitBetas())
-        if blank is None:
-            return state
-        # The terms of each step ride beside the programs' own mutable sites.
-        return state._replace(mutable_state={**(state.mutable_state or {}), TERMS: dict(blank)})
+    def _sites(self, x: Array) -> tuple[list[str], str]:
+        found: list[Any] = []
+
+        def run(key: Array, params: Any) -> None:
+            traces = self._program(x, key, params).run()
+            found.extend((traces.latents, traces.observed[0].name))
+
+        jax.eval_shape(run, self.svi_state.rng_key, self._params())
+        return found[0], found[1]
 
     def _on_device(self, array: NDArray[Any]) -> Array:
         return jax.device_put(jnp.asarray(array, jnp.result_type(float)), self.device)

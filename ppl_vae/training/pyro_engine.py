@@ -164,6 +164,14 @@ class PyroEngine:
             slot, name = key.split("/", 1)
             self.optimiser.state[self.parameters_by_name[name]][slot] = value.to(self.device)
 
+    def snapshot(self) -> Arrays:
+        """The state; see ``engine.Engine``."""
+        return self.state()
+
+    def restore(self, snapshot: Arrays) -> None:
+        """Go back to a snapshot."""
+        self.load_state(snapshot)
+
     @torch.no_grad()
     def inspect(
         self,

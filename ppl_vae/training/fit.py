@@ -1,0 +1,253 @@
+"""Fits a model to data, and continues a fit that was cut off."""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.data import Dataset, load
+from ppl_vae.errors import InputError
+from ppl_vae.plugins import Backend
+from ppl_vae.training.engine import StepOptions
+from ppl_vae.training.files import storage_errors, write_arrays, write_atomically
+from ppl_vae.training.loop import Fault, TrainingLoop
+from ppl_vae.training.prepared import SPLITS, Prepared, prepare
+from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine
+from ppl_vae.training.results import evaluate_splits
+from ppl_vae.training.run import FINAL, Run, prepare_from_record, rebuild_program, recorded_plugin
+from ppl_vae.training.run_folder import RunFolder
+from ppl_vae.training.settings import FitSettings, beta_by_site, final_betas, settings_from
+
+__all__ = ["Report", "fit", "resume"]
+
+# Called with the newest record and the share of the run that is done.
+Report = Callable[[Mapping[str, Any], float], None]
+
+PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "jax", "numpyro", "equinox", "optax", "numpy", "arviz")
+
+
+def fit(
+    program: Any,
+    data: Any,
+    *,
+    labels: Any = None,
+    backend: Backend | None = None,
+    loss: Any = None,
+    base_loss: Any = None,
+    loss_options: Mapping[str, Any] | None = None,
+    beta: float | Mapping[str, float] = 1.0,
+    out: str | Path | None = None,
+    report: Report | None = None,
+    **options: Any,
+) -> Run:
+    """Fit a variational autoencoder.
+
+    Args:
+        program: Name of a variant ("beta_vae"), path of a model file, or an object with ``model`` and ``guide``.
+        data: Name of a data set ("digits"), path of a .npy, .npz or .csv file, or an array (n, *data_shape).
+        labels: Class labels of an array, (n,).
+        backend: "pyro" or "numpyro"; None takes the file's or the object's, and "pyro" for a name.
+        loss: Name or path of a loss, or a loss object; None takes the variant's default.
+        base_loss: Loss that a wrapping loss wraps.
+        loss_options: Options of ``build_loss`` by name.
+        beta: Weight on the rates: one number, or numbers by latent site.
+        out: Run folder; None makes a new one under ``runs/``.
+        report: Called after each block of steps.
+        options: Settings (see ``FitSettings``) and options of the variant's ``build``.
+
+    Returns:
+        The fitted run.
+
+    Raises:
+        InputError: An argument is wrong, or training meets a number that is not finite.
+    """
+    names = {field.name for field in fields(FitSettings)}
+    settings = settings_from({name: value for name, value in options.items() if name in names})
+    model_options = {name: value for name, value in options.items() if name not in names}
+    dataset = data if isinstance(data, Dataset) else load(data, labels=labels)
+    built = build_program(
+        program, dataset.data_shape, backend=backend, options=model_options, seed=settings.seed
+    )
+    prepared = prepare(dataset, settings, built.options)
+    chosen = build_loss(
+        built.default_loss if loss is None else loss, built.backend, loss_options or {}, base=base_loss
+    )
+    engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
+    betas = beta_by_site(beta, engine.latents)
+    _prepare_engine(engine, chosen, prepared, settings, betas)
+    record = _record(built, chosen, prepared, settings, betas)
+    folder = RunFolder.create(out or _new_path(built), record)
+    with folder.lock():
+        _keep_files(folder, built, chosen, prepared)
+        return _train(folder, built, chosen, prepared, settings, betas, engine, report, None)
+
+
+def resume(
+    path: str | Path, *, data: Any = None, program: Any = None, loss: Any = None, report: Report | None = None
+) -> Run:
+    """Continue a run that was cut off; it ends as an unbroken one would have ended.
+
+    Args:
+        path: The run folder.
+        data: The data, for a run that was made from an array.
+        program: The model object, for a run that was made from an object.
+        loss: The loss object, for a run that was made from one.
+        report: Called after each block of steps.
+
+    Raises:
+        InputError: The folder is no run, is finished, or its data, files or versions changed.
+    """
+    folder = RunFolder.open(path)
+    with folder.lock():
+        record = folder.record
+        if FINAL in folder.checkpoints() and record["status"] == "finished":
+            raise InputError(
+                f"run must be unfinished, but {path} is finished; fit a new run with more --epochs"
+            )
+        settings = settings_from(record["settings"])
+        built = rebuild_program(folder, program=program)
+        prepared = prepare_from_record(record, data)
+        chosen = _rebuild_loss(folder, record["loss"], loss)
+        shape = prepared.dataset.data_shape
+        engine = make_engine(built, shape, seed=settings.seed, device=settings.device)
+        betas = record["betas"]
+        _prepare_engine(engine, chosen, prepared, settings, betas)
+        latest = folder.latest_checkpoint()
+        if latest is None:
+            folder.truncate_metrics(0)
+        return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest)
+
+
+def _prepare_engine(
+    engine: Any, loss: Loss, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
+) -> None:
+    sample = settings.binarise == "sample"
+    num_data = len(data.training)
+    options = StepOptions(
+        learning_rates=settings.learning_rates(num_data),
+        clip_norm=settings.clip_norm,
+        binarise_batches=sample,
+        capture=settings.capture,
+    )
+    first = {site: float(values[0]) for site, values in settings.betas(betas, num_data).items()}
+    engine.prepare_training(loss.object, data.training if sample else data.split("train"), options, first)
+
+
+def _train(
+    folder: RunFolder,
+    program: Program,
+    loss: Loss,
+    data: Prepared,
+    settings: FitSettings,
+    betas: Mapping[str, float],
+    engine: Any,
+    report: Report | None,
+    checkpoint: str | None,
+) -> Run:
+    loop = TrainingLoop(
+        engine,
+        loss.object,
+        folder,
+        settings,
+        betas=settings.betas(betas, len(data.training)),
+        num_data=len(data.training),
+        validation=data.split("validation"),
+        report=report,
+    )
+    if checkpoint is not None:
+        loop.load(checkpoint)
+    folder.update_record(status="running")
+    try:
+        selected = loop.run()
+    except KeyboardInterrupt:
+        folder.update_record(status="interrupted")
+        raise
+    except Fault as fault:
+        folder.update_record(status=f"failed: {fault}")
+        raise
+    engine.load_parameters(selected)
+    result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
+    folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
+    run = Run(folder, program, engine, data)
+    _write_products(run)
+    folder.update_record(
+        status="finished",
+        result=result,
+        steps=loop.progress.steps,
+        best_epoch=loop.progress.best_epoch,
+        stopped_early=loop.progress.stopped,
+        notes=engine.notes,
+    )
+    return run
+
+
+def _write_products(run: Run) -> None:
+    from ppl_vae.diagnostics.pictures import save_overview
+
+    run.write_store()
+    title = f"{run.program.name} ({run.program.backend}) on {run.data.dataset.name}, test data"
+    x, labels = run.data.split("test"), run.data.labels("test")
+    write_atomically(
+        run.path / "overview.png", lambda path: save_overview(path, run.engine, x, labels=labels, title=title)
+    )
+
+
+def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any) -> Loss:
+    backend = folder.record["model"]["backend"]
+    if record["file"] is None:
+        if loss is None:
+            raise InputError(
+                f"loss must be given, for {folder.path} was made with an object of class {record['name']}; "
+                "resume it in Python by resume(path, loss=...)"
+            )
+        return build_loss(loss, backend, {})
+    base = record["base"]
+    return build_loss(
+        recorded_plugin(folder, "inference", record),
+        backend,
+        record["options"],
+        base=None if base is None else recorded_plugin(folder, "inference", base),
+    )
+
+
+def _record(
+    program: Program, loss: Loss, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "model": program.record,
+        "loss": loss.record,
+        "data": data.record,
+        "settings": asdict(settings),
+        "betas": dict(betas),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": sys.version.split()[0],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _keep_files(folder: RunFolder, program: Program, loss: Loss, data: Prepared) -> None:
+    # The run stays whole when the user goes on editing a model file.
+    plugins = [*loss.plugins, *([program.plugin] if program.plugin else [])]
+    for plugin in plugins:
+        with storage_errors("copy", plugin.path):
+            shutil.copyfile(plugin.path, folder.path / plugin.path.name)
+    write_arrays(folder.path / "splits.safetensors", {name: data.indices(name) for name in SPLITS}, {})
+
+
+def _new_path(program: Program) -> Path:
+    base = Path("runs") / f"{program.name}-{program.backend}"
+    numbers = (i for i in range(1, sys.maxsize) if not Path(f"{base}-{i}").exists())
+    return Path(f"{base}-{next(numbers)}")

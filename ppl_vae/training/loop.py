@@ -1,0 +1,240 @@
+"""The training loop: blocks of steps, validation, the best epoch, checkpoints, and a stop on a fault.
+
+The position in a run is the number of blocks done. All that a block depends on is in the engine's state or
+follows from the seed and the position, so a run that continues from a checkpoint is the run itself.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.errors import InputError
+from ppl_vae.training.engine import Arrays, Engine
+from ppl_vae.training.run_folder import RunFolder, checkpoint_name
+from ppl_vae.training.settings import FitSettings
+
+__all__ = ["MAX_BLOCK", "Fault", "Progress", "TrainingLoop", "nested"]
+
+# A fault is noticed, and an interrupt loses, at most so many steps.
+MAX_BLOCK = 512
+
+
+class Fault(InputError):
+    """Training met a number that is not finite; the run keeps its last good checkpoint."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        blocks: Blocks done.
+        steps: Steps done.
+        records: Records written to the metrics.
+        best_loss: Lowest validation loss so far, in nats per datum.
+        best_epoch: The epoch that had it, counted from 1; 0 before the first.
+        stopped: Whether the fit stopped early.
+    """
+
+    blocks: int = 0
+    steps: int = 0
+    records: int = 0
+    best_loss: float | None = None
+    best_epoch: int = 0
+    stopped: bool = False
+
+
+class TrainingLoop:
+    """One run's training.
+
+    Args:
+        engine: Prepared for training.
+        loss: The loss that is validated.
+        folder: Where checkpoints and metrics go; its lock is held.
+        settings: Settings of the fit.
+        betas: Beta of every step by site.
+        num_data: Number of training data.
+        validation: Validation data.
+        report: Called after each block with the newest record and the share of the run that is done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loss: Any,
+        folder: RunFolder,
+        settings: FitSettings,
+        *,
+        betas: Arrays,
+        num_data: int,
+        validation: NDArray[np.float32],
+        report: Callable[[Mapping[str, Any], float], None] | None = None,
+    ) -> None:
+        self.engine, self.loss, self.folder, self.settings = engine, loss, folder, settings
+        self.betas, self.num_data, self.validation = betas, num_data, validation
+        self.report = report or (lambda record, done: None)
+        self.progress = Progress()
+        self.best = engine.parameters()
+        self.pending: list[dict[str, Any]] = []
+        self.per_epoch = settings.steps_per_epoch(num_data)
+        self.blocks_per_epoch = math.ceil(self.per_epoch / MAX_BLOCK)
+
+    def run(self) -> Arrays:
+        """Train to the end.
+
+        Returns:
+            Parameters of the selected epoch.
+
+        Raises:
+            Fault: A loss or a gradient is not finite.
+            KeyboardInterrupt: The user interrupted; a checkpoint is written first.
+        """
+        last_save = time.monotonic()
+        total = self.settings.epochs * self.blocks_per_epoch
+        while self.progress.blocks < total and not self.progress.stopped:
+            before = self.engine.snapshot(), replace(self.progress), self.best
+            try:
+                record = self._block()
+            except KeyboardInterrupt:
+                state, self.progress, self.best = before
+                self.engine.restore(state)
+                self.save()
+                raise
+            self.pending.append(record)
+            self.report(record, self.progress.blocks / total)
+            if time.monotonic() - last_save >= self.settings.checkpoint_seconds:
+                self.save()
+                last_save = time.monotonic()
+        self.save()
+        return self.best if self.settings.select == "best" else self.engine.parameters()
+
+    def _block(self) -> dict[str, Any]:
+        epoch, part = divmod(self.progress.blocks, self.blocks_per_epoch)
+        indices = self._order(epoch)[part * MAX_BLOCK : (part + 1) * MAX_BLOCK]
+        before = self.engine.snapshot()
+        first = self.progress.steps
+        betas = {site: values[first : first + len(indices)] for site, values in self.betas.items()}
+        terms = self.engine.run_block(first, indices, betas)
+        if not (_all_finite(terms) and _all_finite(self.engine.parameters())):
+            self.engine.restore(before)
+            raise self._find_fault(first, indices, betas)
+        last = first + len(indices)
+        record = {
+            "step": last,
+            "epoch": epoch + 1,
+            "train": nested({name: float(values.mean()) for name, values in terms.items()}),
+            "betas": {site: float(values[-1]) for site, values in betas.items()},
+            "learning_rate": float(self.settings.learning_rates(self.num_data)[last - 1]),
+        }
+        if part == self.blocks_per_epoch - 1:
+            record["validation"] = self._validate(epoch + 1)
+        self.progress.blocks += 1
+        self.progress.steps = last
+        self.progress.records += 1
+        return record
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.num_data)
+        batch = self.settings.batch(self.num_data)
+        return order[: self.per_epoch * batch].reshape(self.per_epoch, batch)
+
+    def _validate(self, epoch: int) -> dict[str, Any]:
+        # At the final betas and with the same noise every time, so that epochs compare.
+        final = {site: float(values[-1]) for site, values in self.betas.items()}
+        terms = self.engine.evaluate(self.loss, self.validation, final, seed=self.settings.seed)
+        best = self.progress.best_loss
+        if best is None or terms["loss"] < best:
+            self.progress.best_loss, self.progress.best_epoch = terms["loss"], epoch
+            self.best = self.engine.parameters()
+        waited = epoch - max(self.progress.best_epoch, math.ceil(self.settings.beta_warmup))
+        self.progress.stopped = 0 < self.settings.patience <= waited
+        return nested(terms)
+
+    def _find_fault(self, first: int, indices: NDArray[np.int64], betas: Arrays) -> Fault:
+        """Repeat a block step by step up to the fault, save the state before it, and name it."""
+        for number in range(len(indices)):
+            before = self.engine.snapshot()
+            row = slice(number, number + 1)
+            terms = self.engine.run_block(
+                first + number, indices[row], {site: values[row] for site, values in betas.items()}
+            )
+            cause = _name_fault(terms, self.engine)
+            if cause is not None:
+                self.engine.restore(before)
+                self.save(f"before-fault-{checkpoint_name(first + number)}")
+                return Fault(
+                    f"training must stay finite, but {cause} at step {first + number}; lower the learning rate, "
+                    f"set --clip-norm, or check the data. The state before that step is in {self.folder.path}"
+                )
+        return Fault(
+            f"training must stay finite, but steps {first} to {first + len(indices) - 1} did not, and did when "
+            "they were repeated; look for a cause outside the run, such as faulty memory"
+        )
+
+    def save(self, name: str | None = None) -> None:
+        """Write a checkpoint and the records up to it.
+
+        Args:
+            name: Name of the checkpoint; its step by default.
+        """
+        self.folder.append_metrics(self.pending)
+        self.pending.clear()
+        arrays = {f"state/{key}": value for key, value in self.engine.state().items()}
+        arrays |= {f"best/{key}": value for key, value in self.best.items()}
+        name = name or checkpoint_name(self.progress.steps)
+        self.folder.write_checkpoint(name, arrays, {"progress": asdict(self.progress)})
+        for old in [n for n in self.folder.checkpoints() if n.isdigit() and n != name][:-1]:
+            self.folder.remove_checkpoint(old)
+
+    def load(self, name: str) -> None:
+        """Continue from a checkpoint.
+
+        Args:
+            name: Name of the checkpoint.
+        """
+        arrays, meta = self.folder.read_checkpoint(name)
+        self.progress = Progress(**meta["progress"])
+        self.engine.load_state(_part(arrays, "state/"))
+        self.best = _part(arrays, "best/")
+        self.folder.truncate_metrics(self.progress.records)
+
+
+def nested(terms: Mapping[str, float]) -> dict[str, Any]:
+    """Terms by flat name as nested records: ``rate/z`` becomes ``rates: {z: ...}``.
+
+    Example:
+        >>> nested({"loss": 2.0, "rate/z": 1.0})
+        {'loss': 2.0, 'rates': {'z': 1.0}}
+    """
+    record: dict[str, Any] = {}
+    for name, value in terms.items():
+        group, _, key = name.partition("/")
+        if key:
+            record.setdefault(f"{group}s", {})[key] = value
+        else:
+            record[name] = value
+    return record
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _all_finite(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    return all(bool(np.isfinite(values).all()) for values in arrays.values())
+
+
+def _name_fault(terms: Arrays, engine: Engine) -> str | None:
+    sites = {"distortion": engine.observed} | {f"rate/{site}": site for site in engine.latents}
+    for name in [*sites, *terms]:
+        if name in terms and not np.isfinite(terms[name]).all():
+            return f"{name} is {terms[name][-1]} (site {sites.get(name, 'of the loss')!r})"
+    for name, values in engine.parameters().items():
+        if not np.isfinite(values).all():
+            return f"the gradient of parameter {name!r} is not finite"
+    return None

@@ -1,0 +1,91 @@
+"""A data set made ready for a fit: checked against the likelihood, split, and binarised once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.data import Dataset, Splits, binarise, make_splits
+from ppl_vae.errors import InputError
+from ppl_vae.likelihoods.support import check_support
+from ppl_vae.training.settings import FitSettings
+
+__all__ = ["SPLITS", "Prepared", "prepare"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data of a fit.
+
+    Attributes:
+        dataset: The data set as loaded.
+        splits: Which datum belongs where.
+        x: Data as they are evaluated, (n, *data_shape): binarised once, if at all.
+    """
+
+    dataset: Dataset
+    splits: Splits
+    x: NDArray[np.float32]
+
+    def split(self, name: str) -> NDArray[np.float32]:
+        """Evaluated data of the split "train", "validation" or "test"."""
+        return self.x[self.indices(name)]
+
+    def labels(self, name: str) -> NDArray[np.int64] | None:
+        """Labels of a split, or None."""
+        return None if self.dataset.labels is None else self.dataset.labels[self.indices(name)]
+
+    def indices(self, name: str) -> NDArray[np.int64]:
+        """Indices of a split into the data set."""
+        if name not in SPLITS:
+            raise InputError(
+                f"split must be one of {', '.join(SPLITS)}, but it is {name!r}; choose one of them"
+            )
+        return getattr(self.splits, name)
+
+    @property
+    def training(self) -> NDArray[np.float32]:
+        """Training data as batches are drawn from: grey where every batch is binarised anew."""
+        return self.dataset.x[self.splits.train]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of it."""
+        return {
+            "name": self.dataset.name,
+            "source": _absolute(self.dataset.source),
+            "fingerprint": self.dataset.fingerprint,
+            "num_data": self.dataset.num_data,
+            "data_shape": list(self.dataset.data_shape),
+            "splits": {name: len(self.indices(name)) for name in SPLITS},
+        }
+
+
+def prepare(dataset: Dataset, settings: FitSettings, options: Mapping[str, Any]) -> Prepared:
+    """Check, split and binarise a data set.
+
+    Args:
+        dataset: The data set.
+        settings: Seed, fractions and binarisation.
+        options: Options of the variant; ``likelihood`` decides what data fit.
+
+    Raises:
+        InputError: The data do not fit the likelihood, or are too few to split.
+    """
+    how = None if settings.binarise == "none" else settings.binarise
+    if "likelihood" in options:
+        check_support(options["likelihood"], dataset.x, binarise=how)
+    splits = make_splits(dataset, seed=settings.seed, validation=settings.validation, test=settings.test)
+    x = dataset.x if how is None else binarise(dataset.x, how, seed=settings.seed)
+    return Prepared(dataset, splits, x)
+
+
+def _absolute(source: str) -> str:
+    # A run is continued from any folder.
+    path = Path(source)
+    return str(path.resolve()) if path.is_file() else source

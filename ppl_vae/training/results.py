@@ -1,0 +1,109 @@
+"""The result of a fit: what each split says of the trained model, in nats per datum."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.diagnostics.activity import active_units_by_variance
+from ppl_vae.diagnostics.weights import log_px, posterior_means
+from ppl_vae.training.engine import Engine
+from ppl_vae.training.loop import nested
+from ppl_vae.training.prepared import SPLITS, Prepared
+from ppl_vae.training.settings import FitSettings
+
+__all__ = ["evaluate_splits", "result_table", "run_page"]
+
+
+def evaluate_splits(
+    engine: Engine, loss: Any, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
+) -> dict[str, Any]:
+    """Result of a fit on every split.
+
+    Args:
+        engine: Holds the selected parameters.
+        loss: The loss that was minimised.
+        data: Splits as they are evaluated.
+        settings: Seed, and how log p(x) is estimated.
+        betas: Final beta of each site.
+
+    Returns:
+        Each quantity by split: ``loss``, ``distortion``, ``rates`` and ``active_units`` by site, ``elbo``,
+        ``log_px`` with ``log_px_standard_error`` over data, ``extras`` by name.
+    """
+    result: dict[str, Any] = {}
+    for split in SPLITS:
+        for name, value in _evaluate(engine, loss, data.split(split), settings, betas).items():
+            result.setdefault(name, {})[split] = value
+    return result
+
+
+def _evaluate(
+    engine: Engine, loss: Any, x: NDArray[np.float32], settings: FitSettings, betas: Mapping[str, float]
+) -> dict[str, Any]:
+    values = nested(engine.evaluate(loss, x, betas, seed=settings.seed))
+    values["active_units"] = {
+        site: int(active_units_by_variance(loc.reshape(len(x), -1))[0].sum()) if len(x) > 1 else 0
+        for site, loc in posterior_means(engine, x).items()
+    }
+    # Evenly spaced, so that the subset of a sorted split is not one class.
+    some = np.unique(np.linspace(0, len(x) - 1, min(len(x), settings.log_px_data)).astype(int))
+    estimate = log_px(engine, x[some], num_draws=settings.log_px_draws, seed=settings.seed)
+    values["log_px"], values["log_px_standard_error"] = estimate.mean
+    return values
+
+
+def run_page(run: Any) -> str:
+    """What the command prints of a run: what was fitted on what, the result, what was written.
+
+    Args:
+        run: A finished ``Run``.
+    """
+    record = run.record
+    model, data, settings = record["model"], record["data"], record["settings"]
+    sizes = "/".join(str(data["splits"][split]) for split in SPLITS)
+    betas = ", ".join(f"{site}={beta:g}" for site, beta in record["betas"].items())
+    options = "  ".join(f"{name}={value}" for name, value in model["options"].items())
+    epochs = f"epochs={settings['epochs']}" + (" (stopped early)" if record["stopped_early"] else "")
+    num_units = {
+        site: int(np.prod(loc.shape[1:]))
+        for site, loc in posterior_means(run.engine, run.data.split("test")[:1]).items()
+    }
+    return "\n".join(
+        [
+            f"{model['name']} ({model['backend']})  data={data['name']} n={sizes} binarise={settings['binarise']}",
+            f"loss={record['loss']['name']}  beta {betas}  {epochs}  best epoch {record['best_epoch']}  "
+            f"selected={settings['select']}  seed={settings['seed']}",
+            options,
+            result_table(record["result"], num_units),
+            "active units: variance of the posterior mean > 0.01; +-: standard error over data",
+            *(f"note: {note}" for note in record["notes"]),
+            f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
+        ]
+    )
+
+
+def result_table(result: Mapping[str, Any], num_units: Mapping[str, int]) -> str:
+    """The result as a table for people.
+
+    Args:
+        result: What ``evaluate_splits`` gave.
+        num_units: Number of latent units by site.
+    """
+    sites = list(result["rates"]["test"])
+    rate_heads = ["rate"] if len(sites) == 1 else [f"rate {site}" for site in sites]
+    heads = ["loss", "distortion", *rate_heads, "elbo", "log p(x)", "+-", "active units"]
+    lines = ["split     " + "".join(f"{head:>12}" for head in heads) + "   [nats per datum]"]
+    for split in SPLITS:
+        numbers = [
+            result["loss"][split],
+            result["distortion"][split],
+            *(result["rates"][split][site] for site in sites),
+            result["elbo"][split],
+            result["log_px"][split],
+            result["log_px_standard_error"][split],
+        ]
+        active = ", ".join(f"{result['active_units'][split][s]} of {num_units[s]}" for s in sites)
+        lines.append(f"{split:<10}" + "".join(f"{n:12.2f}" for n in numbers) + f"{active:>12}")
+    return "\n".join(lines)

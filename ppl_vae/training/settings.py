@@ -1,0 +1,186 @@
+"""How a model is fitted: everything beside the model, the loss and the data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.errors import InputError
+from ppl_vae.options import check_options, options_of
+from ppl_vae.training.engine import Device
+from ppl_vae.training.schedules import BetaSchedule, LearningRateKind, handler_beta, learning_rates
+
+__all__ = ["FitSettings", "beta_by_site", "final_betas", "settings_from"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of a fit; the command line's options are made from these.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Data in a step; 0 takes 128, or all training data where there are fewer.
+        learning_rate: Step size of Adam.
+        learning_rate_schedule: What it does over the run.
+        learning_rate_warmup: Epochs over which it rises to its value.
+        clip_norm: Largest norm of the gradient; 0 sets no bound.
+        beta_warmup: Epochs over which each beta rises from 0 to its value.
+        patience: Epochs without a better validation loss after which the fit stops; 0 never stops.
+        select: Whether the result is the epoch with the best validation loss, or the last one.
+        binarise: How grey values become zeros and ones; sample draws training data anew for each batch.
+        validation: Fraction of the data for validation.
+        test: Fraction of the data for testing.
+        log_px_draws: Importance draws per datum for held-out log p(x).
+        log_px_data: At most so many data of each split for log p(x).
+        checkpoint_seconds: Seconds between checkpoints; 0 saves after every epoch.
+        capture: Replay captured tensor operations (Pyro), which is faster; off runs the program itself.
+        device: Where to run; auto takes a GPU if there is one.
+        seed: Seed of the weights, the noise, the order and the splits.
+    """
+
+    epochs: int = 100
+    batch_size: int = 0
+    learning_rate: float = 1e-3
+    learning_rate_schedule: LearningRateKind = "constant"
+    learning_rate_warmup: float = 0.0
+    clip_norm: float = 0.0
+    beta_warmup: float = 0.0
+    patience: int = 0
+    select: Literal["best", "last"] = "best"
+    binarise: Literal["none", "threshold", "sample"] = "none"
+    validation: float = 0.1
+    test: float = 0.2
+    log_px_draws: int = 100
+    log_px_data: int = 1000
+    checkpoint_seconds: float = 30.0
+    capture: bool = True
+    device: Device = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("epochs", "log_px_draws", "log_px_data"):
+            self._check(name, 1)
+        for name in ("batch_size", "patience", "clip_norm", "checkpoint_seconds", "seed"):
+            self._check(name, 0)
+        for name in ("beta_warmup", "learning_rate_warmup"):
+            self._check(name, 0)
+        if self.seed >= 2**32:
+            raise InputError(f"seed must be below 2**32, but it is {self.seed}; choose a smaller number")
+
+    def _check(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not least <= value < math.inf:
+            raise InputError(f"{name} must be {least} or more and finite, but it is {value}; raise it")
+
+    def batch(self, num_data: int) -> int:
+        """Size of a batch.
+
+        Args:
+            num_data: Number of training data.
+
+        Raises:
+            InputError: A batch is larger than the training data.
+        """
+        if self.batch_size > num_data:
+            raise InputError(
+                f"batch_size must be at most the {num_data} training data, but it is {self.batch_size}; "
+                f"use {num_data} or less"
+            )
+        return self.batch_size or min(128, num_data)
+
+    def steps_per_epoch(self, num_data: int) -> int:
+        """Whole batches in the training data; what is left over comes in another epoch's order."""
+        return num_data // self.batch(num_data)
+
+    def learning_rates(self, num_data: int) -> NDArray[np.float64]:
+        """Learning rate of every step of the run."""
+        per_epoch = self.steps_per_epoch(num_data)
+        return learning_rates(
+            self.learning_rate_schedule,
+            self.learning_rate,
+            self.epochs * per_epoch,
+            warmup_steps=round(self.learning_rate_warmup * per_epoch),
+        )
+
+    def betas(self, targets: Mapping[str, float], num_data: int) -> dict[str, NDArray[np.float64]]:
+        """Beta of every step of the run by site, as the handlers take them.
+
+        Args:
+            targets: Final beta of each site.
+            num_data: Number of training data.
+
+        Raises:
+            InputError: A warm-up does not end within the run, or a beta is negative.
+        """
+        per_epoch = self.steps_per_epoch(num_data)
+        num_steps = self.epochs * per_epoch
+        if self.beta_warmup >= self.epochs:
+            raise InputError(
+                f"beta_warmup must end before the last epoch, but it takes {self.beta_warmup:g} epochs and epochs "
+                f"is {self.epochs}: beta would never reach its value; shorten the warm-up or train longer"
+            )
+        schedules = {
+            site: BetaSchedule(target, warmup_steps=round(self.beta_warmup * per_epoch))
+            for site, target in targets.items()
+        }
+        for schedule in schedules.values():
+            schedule.check(num_steps)
+        return {site: handler_beta(s.values(num_steps)) for site, s in schedules.items()}
+
+
+def settings_from(values: Mapping[str, Any]) -> FitSettings:
+    """Settings from values, or texts, by name.
+
+    Args:
+        values: Some or all of the settings.
+
+    Raises:
+        InputError: A setting does not exist, or its value breaks a rule.
+    """
+    return FitSettings(**check_options(options_of(FitSettings), values, "the settings of a fit"))
+
+
+def final_betas(targets: Mapping[str, float]) -> dict[str, float]:
+    """Final beta of each site as the handlers take it: 0 becomes tiny.
+
+    Args:
+        targets: Beta of each site.
+    """
+    return {site: float(handler_beta(beta)) for site, beta in targets.items()}
+
+
+def beta_by_site(beta: float | Mapping[str, Any], sites: list[str]) -> dict[str, float]:
+    """A beta for every latent site.
+
+    Args:
+        beta: One number for all sites, or numbers by site; sites without one have beta 1.
+        sites: The latent sites of the model.
+
+    Raises:
+        InputError: A site does not exist, or a beta is no number that is 0 or more.
+    """
+    given = dict(beta) if isinstance(beta, Mapping) else dict.fromkeys(sites, beta)
+    for site in given:
+        if site not in sites:
+            close = get_close_matches(site, sites, n=1)
+            raise InputError(
+                f"beta must name latent sites of the model, which are {', '.join(sites)}, but it names {site!r}; "
+                f"{f'did you mean {close[0]}?' if close else 'name one of them'}"
+            )
+    return {site: _number(site, given.get(site, 1.0)) for site in sites}
+
+
+def _number(site: str, beta: Any) -> float:
+    try:
+        return BetaSchedule(float(beta)).target
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"beta of {site} must be a number, but it is {beta!r}; write for instance 4"
+        ) from None
