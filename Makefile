@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench clean
+PYTHON312 ?= python3.12
+VENV1 := .venv-arviz1
+
+.PHONY: demo test test-slow test-arviz1 lint bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +23,16 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow tests
 
+# ArviZ 1.x needs Python 3.12; NumPyro alone, without torch.
+test-arviz1: $(VENV1)/.ready
+	$(VENV1)/bin/python -m pytest -m "not slow" tests/ppl_vae/diagnostics
+
+$(VENV1)/.ready: pyproject.toml tests/arviz1-requirements.txt
+	$(PYTHON312) -m venv $(VENV1)
+	$(VENV1)/bin/pip install --quiet --requirement tests/arviz1-requirements.txt
+	$(VENV1)/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,4 +42,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/svi_step.py
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV1) build dist

@@ -4,7 +4,7 @@ import ast
 from typing import Any
 
 from ppl_vae.data import embedded_names
-from ppl_vae.plugins import Kind, available
+from ppl_vae.plugins import Kind, Plugin, available
 
 __all__ = ["catalogue", "catalogue_table"]
 
@@ -31,7 +31,14 @@ def catalogue_table(found: dict[str, Any]) -> str:
 def _entries(kind: Kind) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for plugin in available(kind):
-        text = ast.get_docstring(ast.parse(plugin.path.read_text(encoding="utf-8"))) or ""
-        entry = entries.setdefault(plugin.name, {"backends": [], "text": text.partition("\n")[0]})
+        entry = entries.setdefault(plugin.name, {"backends": [], "text": _first_line(plugin)})
         entry["backends"].append(plugin.backend)
     return entries
+
+
+def _first_line(plugin: Plugin) -> str:
+    try:
+        text = ast.get_docstring(ast.parse(plugin.path.read_bytes())) or ""
+    except (SyntaxError, ValueError) as error:
+        return f"cannot be read: {error}"
+    return text.partition("\n")[0]

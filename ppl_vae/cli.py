@@ -16,7 +16,7 @@ import typer
 
 from ppl_vae.errors import InputError
 
-__all__ = ["main"]
+__all__ = ["main", "progress_bar"]
 
 Backend = Literal["pyro", "numpyro"]
 RunPath = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
@@ -40,29 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    try:
+    with _messages():
         app.command("fit", help="Fit a model to data.")(_reported(_fit_command(words)))
         for command in (resume, diagnose, convert, list_plugins):
             app.command(command.__name__.removesuffix("_plugins"))(_reported(command))
         app(words, prog_name="ppl-vae")
-    except InputError as error:
-        _fail(error)
 
 
 def resume(run: RunPath, as_json: AsJson = False) -> None:
     """Continue a fit that was cut off."""
     from ppl_vae.training.fit import resume as continue_run
 
-    with _progress() as report:
+    with progress_bar() as report:
         _print_result(continue_run(run, report=report), as_json)
 
 
 def diagnose(
     run: RunPath,
     backend: OptionalBackend = None,
-    split: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Data to diagnose on.")
-    ] = "test",
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Data to diagnose on.")] = "test",
     num_draws: Annotated[int, typer.Option(help="Importance draws per datum.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
@@ -111,7 +107,7 @@ def _fit_command(words: Sequence[str]) -> Callable[..., None]:
         own = {p.name: values.pop(p.name) for p in _FIT_PARAMETERS}
         own["loss_options"] = parse_assignments(own.pop("loss_option"), "--loss-option")
         as_json = own.pop("as_json")
-        with _progress() as report:
+        with progress_bar() as report:
             run = fit(own.pop("variant"), beta=_betas(own.pop("beta")), report=report, **own, **values)
         _print_result(run, as_json)
 
@@ -128,37 +124,29 @@ _FIT_PARAMETERS = [
     _parameter(
         "variant",
         str,
-        typer.Argument(
-            help="Name of a variant, or path of a model file; it comes first.", show_default=False
-        ),
+        typer.Argument(help="Name of a variant, or path of a model file; it comes first.", show_default=False),
     ),
-    _parameter(
-        "data", str, typer.Option("digits", help="Name of a data set, or path of .npy, .npz or .csv.")
-    ),
-    _parameter(
-        "backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")
-    ),
+    _parameter("data", str, typer.Option("digits", help="Name of a data set, or path of .npy, .npz or .csv.")),
+    _parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
     _parameter("beta", list[str], typer.Option(["1"], help="Weight on the rates: 4, or z=4 for one site.")),
     _parameter("loss", str | None, typer.Option(None, help="Loss.", show_default="the variant's")),
     _parameter("base_loss", str | None, typer.Option(None, help="Loss that a wrapping loss wraps.")),
     _parameter("loss_option", list[str], typer.Option([], help="Option of the loss as key=value.")),
-    _parameter(
-        "out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")
-    ),
+    _parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
     _parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
 ]
 
 
 def _declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
     from ppl_vae.options import options_of
-    from ppl_vae.training.programs import FIXED
     from ppl_vae.training.settings import FitSettings
 
     declared = options_of(FitSettings)
     if len(words) > 1 and not words[1].startswith("-"):
         from ppl_vae.plugins import find
+        from ppl_vae.training.programs import variant_options
 
-        declared += options_of(find("models", words[1], _backend_in(words)).entry(), without=FIXED)
+        declared += variant_options(find("models", words[1], _backend_in(words)))
     for option in declared:
         yield _parameter(option.name, option.type, typer.Option(option.default, help=option.help))
 
@@ -188,7 +176,7 @@ def _print_result(run: Any, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
+def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
     """A progress bar on stderr, as a callback of the training loop."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -211,20 +199,22 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
+        with _messages():
             command(*args, **kwargs)
-        except InputError as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            print("interrupted; continue a fit by `ppl-vae resume RUN`", file=sys.stderr)
-            raise SystemExit(130) from None
 
     return wrapped
 
 
-def _fail(error: InputError) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)
+@contextmanager
+def _messages() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

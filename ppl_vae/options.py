@@ -15,6 +15,8 @@ from ppl_vae.errors import InputError
 
 __all__ = ["Option", "check_options", "documented_arguments", "options_of", "parse_assignments"]
 
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -43,7 +45,7 @@ class Option:
         """
         try:
             return _convert(self.type, value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, KeyError):
             raise InputError(
                 f"option {self.name} must be {describe(self.type)}, but it is {value!r}; "
                 f"the default is {self.default!r}"
@@ -60,13 +62,19 @@ def options_of(function: Callable[..., Any], *, without: Sequence[str] = ()) -> 
     Raises:
         InputError: A parameter has no default, or a type that no option can have.
     """
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    place = f"{function.__name__} in {inspect.getsourcefile(function)}"
+    try:
+        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError as error:
+        raise InputError(
+            f"annotations of {place} must be types that exist, but {error}; import that type"
+        ) from error
     texts = documented_arguments(function)
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in without:
             continue
-        where = f"parameter {name} of {function.__name__} in {inspect.getsourcefile(function)}"
+        where = f"parameter {name} of {place}"
         if parameter.default is inspect.Parameter.empty:
             raise InputError(f"{where} must have a default, but it has none; give it one")
         if not _is_option_type(hints.get(name)):
@@ -78,13 +86,16 @@ def options_of(function: Callable[..., Any], *, without: Sequence[str] = ()) -> 
     return options
 
 
-def check_options(options: Sequence[Option], values: Mapping[str, Any], owner: str) -> dict[str, Any]:
+def check_options(
+    options: Sequence[Option], values: Mapping[str, Any], owner: str, *, elsewhere: Sequence[str] = ()
+) -> dict[str, Any]:
     """Values of options by name, checked and converted.
 
     Args:
         options: The options there are.
         values: Given values, or texts.
         owner: Whose options they are, for the message.
+        elsewhere: Names that a mistyped one may have meant beside these.
 
     Raises:
         InputError: An option does not exist, or a value is not of its type.
@@ -92,7 +103,7 @@ def check_options(options: Sequence[Option], values: Mapping[str, Any], owner: s
     known = {option.name: option for option in options}
     for name in values:
         if name not in known:
-            close = get_close_matches(name, list(known), n=1)
+            close = get_close_matches(name, [*known, *elsewhere], n=1)
             raise InputError(
                 f"option {name!r} must be one of {owner}, which has {', '.join(known) or 'none'}; "
                 f"{f'did you mean {close[0]}?' if close else 'choose one of them, or leave it out'}"
@@ -118,9 +129,7 @@ def parse_assignments(texts: Sequence[str], argument: str) -> dict[str, str]:
     for text in texts:
         key, separator, value = text.partition("=")
         if not (separator and key):
-            raise InputError(
-                f"{argument} must read key=value, but it is {text!r}; write for instance scale=0.5"
-            )
+            raise InputError(f"{argument} must read key=value, but it is {text!r}; write for instance scale=0.5")
         if key in values:
             raise InputError(f"{argument} must set a key once, but {key} comes twice; remove one of the two")
         values[key] = value
@@ -152,25 +161,21 @@ def _is_option_type(annotation: Any) -> bool:
 
 def _convert(annotation: Any, value: Any) -> Any:
     if get_origin(annotation) is Literal:
-        choices = {str(choice): choice for choice in get_args(annotation)}
-        if str(value) not in choices:
-            raise ValueError
-        return choices[str(value)]
+        return {str(choice): choice for choice in get_args(annotation)}[str(value)]
     if annotation == list[int]:
         return [_convert(int, v) for v in (value.split(",") if isinstance(value, str) else value)]
     if annotation is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        return value if isinstance(value, bool) else words[_text(value).lower()]
-    if annotation is int:
-        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-            raise ValueError
-        return int(value)
-    if annotation is float and isinstance(value, bool):
+        return value if isinstance(value, bool) else _TRUTH[str(value).lower()]
+    if annotation is str:
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+    # NumPy's numbers are no Python numbers, but behave as such.
+    if isinstance(value, bool) or not (isinstance(value, str) or hasattr(value, "__float__")):
+        raise TypeError
+    if annotation is float:
+        return float(value)
+    number = int(value)
+    if not isinstance(value, str) and number != value:
         raise ValueError
-    return annotation(value)
-
-
-def _text(value: Any) -> str:
-    if str(value).lower() not in ("true", "1", "yes", "false", "0", "no"):
-        raise ValueError
-    return str(value)
+    return number

@@ -7,7 +7,9 @@ package. Files run under a flat module name of their own, so they never shadow e
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
+import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Backend", "Kind", "Plugin", "available", "find"]
+__all__ = ["Backend", "Kind", "Plugin", "available", "explain_missing", "find"]
 
 Backend = Literal["pyro", "numpyro"]
 Kind = Literal["models", "inference"]
@@ -24,7 +26,11 @@ Kind = Literal["models", "inference"]
 _PACKAGE = Path(__file__).resolve().parent
 _ENTRY = {"models": "build", "inference": "build_loss"}
 _WORD = {"models": "variant", "inference": "loss"}
-_MODULES = {"pyro": ("torch", "pyro"), "numpyro": ("jax", "numpyro", "equinox", "optax")}
+# What a backend imports, and under which name it is installed.
+_MODULES = {
+    "pyro": {"torch": "torch", "pyro": "pyro-ppl"},
+    "numpyro": {name: name for name in ("jax", "jaxlib", "numpyro", "equinox", "optax")},
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,13 @@ class Plugin:
     @property
     def sha256(self) -> str:
         """Digest of the file, in hex: a run records with which file it was made."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        try:
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"{_WORD[self.kind]} must be a file that can be read, but {self.path} cannot "
+                f"({error.strerror}); check the path and its permissions"
+            ) from error
 
     def load(self) -> ModuleType:
         """Run the file.
@@ -63,41 +75,69 @@ class Plugin:
             return sys.modules[module_name]
         spec = importlib.util.spec_from_file_location(module_name, self.path)
         if spec is None or spec.loader is None:
-            raise InputError(
-                f"{_WORD[self.kind]} must be a Python file, but {self.path} is none; pass a .py file"
-            )
+            raise InputError(f"{_WORD[self.kind]} must be a Python file, but {self.path} is none; pass a .py file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
+            self._check(module)
         except BaseException as error:
             del sys.modules[module_name]
-            if isinstance(error, Exception):
-                raise self._explain(error) from error
+            if isinstance(error, Exception) and not isinstance(error, InputError):
+                raise self.explain(error, "run") from error
             raise
-        if not callable(getattr(module, _ENTRY[self.kind], None)):
-            raise InputError(
-                f"{_WORD[self.kind]} {self.path} must define {_ENTRY[self.kind]}(...), but it does not; "
-                "copy the function from a file of the suite"
-            )
         return module
 
     def entry(self) -> Any:
         """The function ``build`` or ``build_loss`` of the file; errors as in ``load``."""
         return getattr(self.load(), _ENTRY[self.kind])
 
-    def _explain(self, error: Exception) -> InputError:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing in _MODULES[self.backend]:
-            return InputError(
-                f"backend {self.backend} needs the package {missing}, which is not installed; "
-                "install ppl-vae with its dependencies, or choose the other --backend"
-            )
-        line = error.lineno if isinstance(error, SyntaxError) else _line_in(self.path, error)
+    def explain(self, error: Exception, what: str) -> InputError:
+        """A user's error for what the file raised.
+
+        Args:
+            error: What was raised.
+            what: What the file must do, as in "must run".
+        """
+        missing = explain_missing(error, self.backend)
+        if missing is not None:
+            return missing
+        line = error.lineno if isinstance(error, SyntaxError) else self.line_of(error)
+        where = "it" if line is None else f"line {line}"
+        reason = (str(error).splitlines() or [""])[0]
         return InputError(
-            f"{_WORD[self.kind]} {self.path} must run, but line {line} raises {type(error).__name__}: {error}; "
-            "correct that line"
+            f"{_WORD[self.kind]} {self.path} must {what}, but {where} raises {type(error).__name__}: {reason}; "
+            "correct the file, or what it is given"
         )
+
+    def line_of(self, error: BaseException) -> int | None:
+        """Line of the file that an error passed through last, or None."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = self.path.resolve()
+        return next((f.lineno for f in reversed(frames) if Path(f.filename).resolve() == own), None)
+
+    def _check(self, module: ModuleType) -> None:
+        if not inspect.isfunction(getattr(module, _ENTRY[self.kind], None)):
+            raise InputError(
+                f"{_WORD[self.kind]} {self.path} must define {_ENTRY[self.kind]}(...), but it does not; "
+                "copy the function from a file of the suite"
+            )
+
+
+def explain_missing(error: Exception, backend: Backend) -> InputError | None:
+    """A user's error where a package of the backend is not installed, otherwise None.
+
+    Args:
+        error: What was raised.
+        backend: The backend that was imported.
+    """
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing not in _MODULES[backend]:
+        return None
+    return InputError(
+        f"backend {backend} needs the package {_MODULES[backend][missing]}, which is not installed; "
+        "install ppl-vae with its dependencies, or choose the other --backend"
+    )
 
 
 def available(kind: Kind) -> list[Plugin]:
@@ -111,7 +151,7 @@ def available(kind: Kind) -> list[Plugin]:
         for path in sorted(folder.glob("*.py")):
             name, backend = _split(path.stem)
             # A training program beside the losses has a main, and no entry point of a loss.
-            if backend and f"def {_ENTRY[kind]}(" in path.read_text(encoding="utf-8"):
+            if backend and f"def {_ENTRY[kind]}(" in path.read_text(encoding="utf-8", errors="replace"):
                 found.setdefault((name, backend), Plugin(kind, name, backend, path))
     return [found[key] for key in sorted(found)]
 
@@ -137,7 +177,9 @@ def find(kind: Kind, name_or_path: str | Path, backend: Backend | None = None) -
             return plugin
     names = sorted({plugin.name for plugin in plugins})
     if name_or_path in names:
-        raise InputError(f"{_WORD[kind]} {name_or_path!r} has no {backend} file; choose the other --backend")
+        raise InputError(
+            f"{_WORD[kind]} {name_or_path!r} has no {backend or 'pyro'} file; choose the other --backend"
+        )
     close = get_close_matches(str(name_or_path), names, n=1)
     raise InputError(
         f"{_WORD[kind]} must be one of {', '.join(names)} or the path of a .py file, but it is "
@@ -146,7 +188,8 @@ def find(kind: Kind, name_or_path: str | Path, backend: Backend | None = None) -
 
 
 def _from_path(kind: Kind, path: Path, backend: Backend | None) -> Plugin:
-    if not path.is_file():
+    # os.path, because pathlib raises at names that the file system refuses, such as one too long.
+    if not os.path.isfile(path):
         raise InputError(f"{_WORD[kind]} must name a file that exists, but {path} does not; check the path")
     name, named = _split(path.stem)
     if named and backend and named != backend:
@@ -177,8 +220,3 @@ def _folders(kind: Kind) -> list[Path]:
     checkout = _PACKAGE.parent
     folders = [checkout / kind] if (checkout / "pyproject.toml").is_file() else []
     return [f for f in (*folders, _PACKAGE / "_bundled" / kind) if f.is_dir()]
-
-
-def _line_in(path: Path, error: Exception) -> int | None:
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    return next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)

@@ -1,13 +1,10 @@
-"""What a fit is worth on given data: rates, information, log p(x), units in use, a probe; nats per datum.
+"""Measures what a fit is worth on data: log p(x), ELBO, rates, information, units in use, a probe.
 
-Everything is unscaled: betas do not enter. A leading ``s`` is draws, ``n`` data, a trailing ``k`` units; the
-events of a site are flattened to units.
+Everything is in nats per datum and unscaled: betas do not enter. A leading ``s`` is draws, ``n`` data, a
+trailing ``k`` units; the events of a site are flattened to units.
 """
 
-import json
-import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,114 +14,23 @@ from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_v
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.information import Information, gaussian_aggregate_information
 from ppl_vae.diagnostics.probe import ProbeResult, linear_probe
+from ppl_vae.diagnostics.summary_page import (
+    BAD_KHAT,
+    DELTA,
+    EPSILON,
+    THRESHOLD,
+    Estimate,
+    LogPxSummary,
+    SiteSummary,
+    Summary,
+)
 from ppl_vae.diagnostics.weights import LogPx, inspect_draws, log_px, posterior_means
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine
-from ppl_vae.training.files import strict_json
 
-__all__ = ["Estimate", "SiteSummary", "Summary", "summarise"]
+__all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "summarise"]
 
-THRESHOLD = 0.01  # of variance and of rate in nats, for active units
-EPSILON, DELTA = 0.01, 0.05
-BAD_KHAT = 0.7
-WIDTH, MAX_UNITS = 100, 20  # of the page
 FIELDS = ("rates", "loc", "scale", "latents", "log_guide", "log_prior", "log_likelihood", "how")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over data and its standard error, sd / sqrt(n)."""
-
-    value: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class SiteSummary:
-    """One latent site.
-
-    Attributes:
-        name: Name of the site.
-        how: How its rates were computed, "analytic" or "sampled".
-        rate: KL of guide from model, summed over units.
-        rate_per_unit: The same by unit, (k,).
-        variance_per_unit: Variance of the posterior mean over data, (k,).
-        active_by_variance: Units whose variance exceeds 0.01.
-        active_by_rate: Units whose rate exceeds 0.01 nats.
-        num_active_by_variance: How many.
-        num_active_by_rate: How many.
-        collapsed_fraction: Fraction of (epsilon, delta)-collapsed units, epsilon 0.01 nats and delta 0.05.
-    """
-
-    name: str
-    how: str
-    rate: Estimate
-    rate_per_unit: list[float]
-    variance_per_unit: list[float]
-    active_by_variance: list[bool]
-    active_by_rate: list[bool]
-    num_active_by_variance: int
-    num_active_by_rate: int
-    collapsed_fraction: float
-
-
-@dataclass(frozen=True)
-class LogPxSummary:
-    """Log p(x) by importance sampling.
-
-    Attributes:
-        mean: The plain estimate, a lower bound in expectation.
-        psis_mean: The same with Pareto smoothed weights.
-        median_khat: Median over data of the Pareto k of the weights; nan below 25 draws.
-        bad_khat_share: Share of data with k above 0.7, whose estimate rests on few draws; nan below 25 draws.
-        num_draws: Draws per datum.
-    """
-
-    mean: Estimate
-    psis_mean: Estimate
-    median_khat: float
-    bad_khat_share: float
-    num_draws: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `summarise` found.
-
-    Attributes:
-        num_data: Number n of data.
-        num_rate_draws: Draws per datum for rates, distortion and ELBO.
-        log_px: Log p(x).
-        elbo: Log p(x given z) less all rates, averaged over draws.
-        distortion: Minus log p(x given z), averaged over draws.
-        sites: Latent sites, in the model's order.
-        information: Mutual information and marginal KL of the first site, the top one, or None.
-        probe: Linear probe on the posterior means of all sites, or None.
-        not_estimated: Why ``information`` or ``probe`` is None, by name.
-        warnings: What in these numbers needs care.
-    """
-
-    num_data: int
-    num_rate_draws: int
-    log_px: LogPxSummary
-    elbo: Estimate
-    distortion: Estimate
-    sites: list[SiteSummary]
-    information: Information | None
-    probe: ProbeResult | None
-    not_estimated: dict[str, str]
-    warnings: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts; what is not finite is None."""
-        plain: dict[str, Any] = json.loads(strict_json(asdict(self)))
-        return plain
-
-    def table(self) -> str:
-        """A page of at most 100 columns for people."""
-        blocks = [_quantities(self), *(_unit_table(site) for site in self.sites)]
-        blocks += ["\n".join(_wrapped(f"warning: {text}") for text in self.warnings)] if self.warnings else []
-        return "\n\n".join(blocks)
 
 
 def summarise(
@@ -160,7 +66,7 @@ def summarise(
             small, or a weight or a rate is nan.
     """
     data = np.asarray(x)
-    _check(data, num_rate_draws, max_information_data)
+    _check(data, num_rate_draws, num_information_draws, max_information_data)
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(3)]
     found = inspect_draws(engine, data, FIELDS, num_draws=num_rate_draws, seed=seeds[0])
     rates = {name: _units(value.mean(axis=0, dtype=np.float64)) for name, value in found["rates"].items()}
@@ -212,13 +118,17 @@ def _summarise_site(name: str, how: str, rate: NDArray[np.float64], means: NDArr
 
 
 def _summarise_log_px(weights: LogPx) -> LogPxSummary:
-    khat = weights.khat
+    khat, nan = weights.khat, float("nan")
+    mean, num_draws = Estimate(*weights.mean), weights.num_draws
+    if np.isnan(khat).any():
+        return LogPxSummary(mean, Estimate(nan, nan), median_khat=nan, bad_khat_share=nan, num_draws=num_draws)
     return LogPxSummary(
-        mean=Estimate(*weights.mean),
+        mean=mean,
         psis_mean=Estimate(*weights.psis_mean),
-        median_khat=float(np.median(khat)),
-        bad_khat_share=float("nan") if np.isnan(khat).any() else float(np.mean(khat > BAD_KHAT)),
-        num_draws=weights.num_draws,
+        # Not np.median: between -inf and inf it has no mean.
+        median_khat=float(np.sort(khat)[len(khat) // 2]),
+        bad_khat_share=float(np.mean(khat > BAD_KHAT)),
+        num_draws=num_draws,
     )
 
 
@@ -227,7 +137,7 @@ def _information(
 ) -> Information | str:
     """Information of a site, or why it has none: the densities of the draws must be those it assumes."""
     latents, loc, scale = (found[field][site] for field in ("latents", "loc", "scale"))
-    if np.abs((loc - loc[0]) / scale).max() > 1e-3 or not np.allclose(scale, scale[0], rtol=1e-3):
+    if np.any(np.abs(loc - loc[0]) > 1e-3 * scale) or np.any(np.abs(scale - scale[0]) > 1e-3 * scale):
         return f"the guide of {site} depends on draws of other sites, not on x alone"
     if not _agree(found["log_guide"][site], _gaussian_log_density(latents, loc, scale)):
         return f"the guide of {site} is not a diagonal Gaussian"
@@ -313,68 +223,6 @@ def _information_warnings(information: Information, rate: Estimate, site: str) -
     return found
 
 
-def _quantities(summary: Summary) -> str:
-    log_px, information, probe = summary.log_px, summary.information, summary.probe
-    smoothed = f"k > {BAD_KHAT} for {log_px.bad_khat_share:.1%} of the data, median k {log_px.median_khat:.2f}"
-    if np.isnan(log_px.bad_khat_share):
-        smoothed = "k not estimated: 25 draws or more are needed"
-    lines = [
-        f"{summary.num_data} data; nats per datum, +- standard error over data",
-        "",
-        _line("log p(x)", log_px.mean, f"{log_px.num_draws} draws, a lower bound"),
-        _line("log p(x), Pareto smoothed", log_px.psis_mean, smoothed),
-        _line("elbo", summary.elbo, f"{summary.num_rate_draws} draws"),
-        _line("distortion", summary.distortion, ""),
-        *(_line(f"rate {site.name}", site.rate, site.how) for site in summary.sites),
-    ]
-    top = summary.sites[0].name
-    if information is not None:
-        mutual = Estimate(information.mutual_information, information.mutual_information_standard_error)
-        marginal = Estimate(information.marginal_kl, information.marginal_kl_standard_error)
-        num_data = round(np.exp(information.ceiling))
-        lines += [
-            _line(f"mutual information {top}", mutual, f"at most log {num_data} = {information.ceiling:.3f}"),
-            _line(f"marginal KL {top}", marginal, f"rate less mutual information, {num_data} data"),
-        ]
-    if probe is not None:
-        share = Estimate(probe.accuracy, probe.standard_error)
-        note = f"share of labels right; the commonest label: {probe.majority_share:.3f}"
-        lines.append(_line("linear probe", share, note))
-    names = {"information": f"mutual information {top}", "probe": "linear probe"}
-    lines += [_wrapped(f"{names[key]}: not estimated, {why}") for key, why in summary.not_estimated.items()]
-    return "\n".join(lines)
-
-
-def _unit_table(site: SiteSummary) -> str:
-    num_units = len(site.rate_per_unit)
-    order = np.argsort(site.rate_per_unit)[::-1]
-    lines = [
-        f"latent {site.name}: {num_units} units",
-        f"active units {site.num_active_by_variance} by variance > {THRESHOLD}, "
-        f"{site.num_active_by_rate} by rate > {THRESHOLD} nats",
-        f"collapsed units {site.collapsed_fraction:.1%} (rate < {EPSILON} nats for all but {DELTA:.0%} of the data)",
-        "  unit   rate [nats]   variance of the mean   active by",
-    ]
-    for unit in order[:MAX_UNITS]:
-        rate, variance = site.rate_per_unit[unit], site.variance_per_unit[unit]
-        by = {"variance": site.active_by_variance[unit], "rate": site.active_by_rate[unit]}
-        active = ", ".join(name for name, holds in by.items() if holds) or "-"
-        lines.append(f"{unit:6d}{rate:14.4f}{variance:23.4f}   {active}")
-    if num_units > MAX_UNITS:
-        rest = sum(site.rate_per_unit[unit] for unit in order[MAX_UNITS:])
-        lines.append(f"{num_units - MAX_UNITS} more units with smaller rates, together {rest:.4f} nats")
-    return "\n".join(lines)
-
-
-def _line(name: str, estimate: Estimate, note: str) -> str:
-    numbers = f"{estimate.value:11.3f} +- {estimate.standard_error:.3f}"
-    return f"{name:<27}{numbers:<22}{note}".rstrip()
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, width=WIDTH, subsequent_indent="  ")
-
-
 def _estimate(values: NDArray[np.float64]) -> Estimate:
     return Estimate(*mean_and_standard_error(values))
 
@@ -388,12 +236,16 @@ def _subset(num_data: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(num_data)[:most])
 
 
-def _check(data: NDArray[Any], num_rate_draws: int, max_information_data: int) -> None:
+def _check(data: NDArray[Any], num_rate_draws: int, num_information_draws: int, max_information_data: int) -> None:
     if data.ndim < 2 or len(data) < 2:
         raise InputError(
             "x must hold 2 data or more, one row each, for standard errors over data, but has shape "
             f"{data.shape}; pass more data"
         )
-    for name, value in (("num_rate_draws", num_rate_draws), ("max_information_data", max_information_data)):
-        if value < 2:
-            raise InputError(f"{name} must be at least 2, but it is {value}; ask for two or more")
+    for name, value, least in (
+        ("num_rate_draws", num_rate_draws, 2),
+        ("num_information_draws", num_information_draws, 1),
+        ("max_information_data", max_information_data, 2),
+    ):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, but it is {value}; ask for more")

@@ -28,7 +28,7 @@ def gaussian_kl(loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any) -> Any:
     Source:
         Kullback, Information Theory and Statistics (1959), for the univariate normal.
     """
-    xp = array_namespace(loc_q, scale_q, loc_p, scale_p)
+    xp = array_namespace(scale_q)
     ratio = scale_q / scale_p
     shift = (loc_q - loc_p) / scale_p
     return 0.5 * (ratio * ratio + shift * shift - 1.0) - xp.log(ratio)

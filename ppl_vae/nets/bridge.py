@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.errors import InputError
+from ppl_vae.nets.parameters import check_names
 
 __all__ = ["flatten_params", "unflatten_params"]
 
@@ -41,30 +41,6 @@ def unflatten_params(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, Any]
     check_names(arrays, dict(zip(names, (leaf.shape for _, leaf in leaves), strict=True)))
     new = [jax.numpy.asarray(arrays[n], leaf.dtype) for n, (_, leaf) in zip(names, leaves, strict=True)]
     return jax.tree_util.tree_unflatten(structure, new)
-
-
-def check_names(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse parameters that belong to another model.
-
-    Args:
-        arrays: Parameters by name.
-        shapes: Shape that the model has for each name.
-
-    Raises:
-        InputError: A name is missing or unknown, or a shape differs.
-    """
-    for name in sorted(set(arrays) ^ set(shapes)):
-        where = "the model lacks it" if name in arrays else "the saved parameters lack it"
-        raise InputError(
-            f"parameters must be those of the model, but of {name!r} {where}; "
-            "use the model file and options that the run was made with"
-        )
-    for name, shape in shapes.items():
-        if tuple(arrays[name].shape) != tuple(shape):
-            raise InputError(
-                f"parameter {name!r} must have shape {tuple(shape)}, but the saved one has "
-                f"{tuple(arrays[name].shape)}; use the options that the run was made with"
-            )
 
 
 def _name(path: tuple[Any, ...]) -> str:

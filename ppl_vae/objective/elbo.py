@@ -3,7 +3,7 @@
 from typing import Any
 
 from ppl_vae.objective.objective import Objective, Program
-from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.sites import Site, Traces, aligned
 from ppl_vae.objective.terms import Terms
 
 __all__ = ["ELBO", "distortion_and_loss", "rate", "rate_elements"]
@@ -47,16 +47,18 @@ def rate(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
     Returns:
         The rate, a scalar, with "analytic" or "sampled".
     """
+    q, p = aligned(q, p)
     elements, method = rate_elements(q, p, traces, program)
-    return q.total(elements) / traces.num_data, method
+    return q.total(elements, 1.0 / traces.num_data), method
 
 
 def rate_elements(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
     """Rate of one latent site element by element, and how it was computed; arguments as in ``rate``.
 
     Returns:
-        Array that broadcasts to the site's elements, in nats, with "analytic" or "sampled".
+        Array that broadcasts to the elements of the aligned sites, in nats, with "analytic" or "sampled".
     """
+    q, p = aligned(q, p)
     elements = program.kl(q, p) if traces.has_topological_parents(q.name) else None
     if elements is None:
         return q.log_prob() - p.log_prob(), "sampled"
@@ -71,11 +73,12 @@ def distortion_and_loss(traces: Traces) -> tuple[Any, Any]:
     Args:
         traces: Sites of one run.
     """
-    distortion: Any = 0.0
-    loss: Any = 0.0
-    for site in traces.observed:
-        value = -site.total(site.log_prob()) / traces.num_data
-        distortion, loss = distortion + value, loss + _weighted(value, site.beta)
+    weight = -1.0 / traces.num_data
+    values = [(site.total(site.log_prob(), weight), site.beta) for site in traces.observed]
+    distortion, beta = values[0]
+    loss = _weighted(distortion, beta)
+    for value, beta in values[1:]:
+        distortion, loss = distortion + value, loss + _weighted(value, beta)
     return distortion, loss
 
 

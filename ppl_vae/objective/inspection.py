@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 
 from ppl_vae.objective.elbo import rate_elements
 from ppl_vae.objective.objective import Program
-from ppl_vae.objective.sites import Site
+from ppl_vae.objective.sites import Site, aligned
 
 __all__ = ["Generation", "Inspection", "inspect", "read_generation"]
 
@@ -27,7 +27,8 @@ class Inspection:
         log_guide: log q of the latents by site, (n,).
         log_prior: log p of the latents by site, (n,).
         log_likelihood: log p(x given latents), (n,).
-        rates: KL of guide from model per latent unit by site, (n, *event).
+        rates: KL of guide from model per latent unit by site, (n, *event), or (n,) where a family makes
+            the units of a site dependent.
         mean: Mean of x given the latents, (n, *data_shape).
         how: Pairs of a site and how its rate was computed.
     """
@@ -76,18 +77,18 @@ def inspect(program: Program) -> Inspection:
     rates, how = {}, []
     for name, q in traces.guide.items():
         elements, method = rate_elements(q, traces.model[name], traces, program)
-        rates[name] = _fill(q, elements)
+        rates[name] = _fill(aligned(q, traces.model[name])[0].element_shape, elements)
         how.append((name, method))
     guide, model = traces.guide, traces.model
     return Inspection(
         latents={name: site.value for name, site in guide.items()},
-        loc={name: _fill(site, site.fn.mean) for name, site in guide.items()},
-        scale={name: _fill(site, site.fn.variance**0.5) for name, site in guide.items()},
+        loc={name: _fill(site.shape, site.fn.mean) for name, site in guide.items()},
+        scale={name: _fill(site.shape, site.fn.variance**0.5) for name, site in guide.items()},
         log_guide={name: site.per_datum(site.log_prob()) for name, site in guide.items()},
         log_prior={name: model[name].per_datum(model[name].log_prob()) for name in guide},
         log_likelihood=sum(site.per_datum(site.log_prob()) for site in traces.observed),
         rates=rates,
-        mean=_fill(traces.observed[0], traces.observed[0].fn.mean),
+        mean=_fill(traces.observed[0].shape, traces.observed[0].fn.mean),
         how=tuple(how),
     )
 
@@ -102,10 +103,10 @@ def read_generation(sites: Mapping[str, Site], observed: str) -> Generation:
     x = sites[observed]
     return Generation(
         latents={name: site.value for name, site in sites.items() if name != observed},
-        mean=_fill(x, x.fn.mean),
+        mean=_fill(x.shape, x.fn.mean),
         x=x.value,
     )
 
 
-def _fill(site: Site, elements: Any) -> Any:
-    return array_namespace(elements).broadcast_to(elements, site.element_shape)
+def _fill(shape: tuple[int, ...], values: Any) -> Any:
+    return array_namespace(values).broadcast_to(values, shape)

@@ -13,8 +13,9 @@ from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistr
 from numpyro.distributions.kl import kl_divergence
 from numpyro.primitives import Messenger
 
+from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.objective.objective import LatentRule, Objective
+from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -23,9 +24,7 @@ __all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution"]
 # The loop finds the terms of each step under this name in the mutable state.
 TERMS = "ppl_vae/terms"
 
-jax.tree_util.register_dataclass(
-    Terms, data_fields=["loss", "distortion", "rates", "extras"], meta_fields=["how"]
-)
+jax.tree_util.register_dataclass(Terms, data_fields=["loss", "distortion", "rates", "extras"], meta_fields=["how"])
 
 
 class NumPyroProgram:
@@ -66,15 +65,14 @@ class NumPyroProgram:
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
-        guide_key, model_key = jax.random.split(self._fresh_key())
-        guide = handlers.seed(_SetLatents(self.guide, self.latents), guide_key)
+        guide = handlers.seed(_SetLatents(self.guide, self.latents), self.fresh_key())
         if indices_of is not None:
             plates = {name: site for name, site in indices_of.raw.items() if site["type"] == "plate"}
             guide = handlers.replay(guide, plates)
         guide_trace = self._trace(guide, self.params)
         # A mutable site that the guide has changed is what the model goes on with.
         mutable = _mutable(guide_trace)
-        model = handlers.replay(handlers.seed(self.model, model_key), guide_trace)
+        model = handlers.replay(handlers.seed(self.model, self.fresh_key()), guide_trace)
         model_trace = self._trace(model, {**self.params, **mutable})
         self.mutable = {**mutable, **_mutable(model_trace)}
         traces = Traces(self._sites(guide_trace), self._sites(model_trace), raw=guide_trace)
@@ -83,17 +81,17 @@ class NumPyroProgram:
 
     def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
         """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
-        guide = handlers.replay(handlers.seed(self.guide, self._fresh_key()), traces.raw)
+        guide = handlers.replay(handlers.seed(self.guide, self.fresh_key()), traces.raw)
         return self._sites(self._trace(guide, self.params))
 
     def generate(self) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
-        model = handlers.seed(handlers.uncondition(self.model), self._fresh_key())
+        model = handlers.seed(handlers.uncondition(self.model), self.fresh_key())
         return self._sites(self._trace(model, self.params))
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
         """The same programs on other arguments, with a fresh key."""
-        return self._with(self._fresh_key(), args, kwargs)
+        return self._with(self.fresh_key(), args, kwargs)
 
     def kl(self, q: Site, p: Site) -> jax.Array | None:
         """KL divergence per element where the pair has a closed form, otherwise None."""
@@ -104,11 +102,21 @@ class NumPyroProgram:
         except NotImplementedError:
             return None
 
-    def average(self, evaluate: Callable[["NumPyroProgram"], Terms], num_particles: int) -> Terms:
+    def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, vectorised."""
-        keys = jax.random.split(self._fresh_key(), num_particles)
-        stacked = jax.vmap(lambda key: evaluate(self._with(key, self.args, self.kwargs)))(keys)
-        return stacked.combine(lambda values: values.mean(0))
+
+        def evaluate_with(key: jax.Array) -> Terms:
+            program = self._with(key, self.args, self.kwargs)
+            terms = evaluate(program)
+            if program.mutable:
+                raise InputError(
+                    f"num_particles must be 1 for a program with mutable sites, but it is {num_particles} "
+                    f"and the program has {sorted(program.mutable)}; each particle would leave another state"
+                )
+            return terms
+
+        keys = jax.random.split(self.fresh_key(), num_particles)
+        return jax.vmap(evaluate_with)(keys).combine(lambda values: values.mean(0))
 
     def _with(self, key: jax.Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
         return NumPyroProgram(
@@ -122,7 +130,8 @@ class NumPyroProgram:
             latents=self.latents,
         )
 
-    def _fresh_key(self) -> jax.Array:
+    def fresh_key(self) -> jax.Array:
+        """A random key that no run has used, such as for a transformation of the data."""
         return jax.random.fold_in(self.rng_key, next(self._runs))
 
     def _trace(self, program: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +215,7 @@ def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_pla
     )
 
 
-class NumPyroLoss(numpyro.infer.elbo.ELBO):
+class NumPyroLoss(numpyro.infer.ELBO):
     """An objective as a NumPyro loss: works with ``numpyro.infer.SVI`` and any model and guide.
 
     Unlike NumPyro's own losses it is per datum, not summed over data.
@@ -267,12 +276,14 @@ class NumPyroLoss(numpyro.infer.elbo.ELBO):
     ) -> dict[str, Any]:
         """Loss per datum with the programs' mutable sites; arguments as in ``terms``.
 
-        A mutable state with an entry ``TERMS`` also gets the terms of the step there.
+        A mutable state with an entry ``TERMS`` also gets the terms of the step there, in the order of
+        ``Terms.flat``.
         """
         params = {name: value for name, value in param_map.items() if name != TERMS}
         program = self._program(rng_key, params, model, guide, args, kwargs)
         terms = self.objective.measure(program)
-        recorded = {TERMS: terms.flat()} if TERMS in param_map else {}
+        # One array, because each array that a scan carries and stacks costs about as much as small sums do.
+        recorded = {TERMS: jnp.stack(list(terms.flat().values()))} if TERMS in param_map else {}
         return {"loss": terms.loss, "mutable_state": {**program.mutable, **recorded} or None}
 
     def _program(

@@ -20,8 +20,13 @@ class Program(Protocol):
     ``PyroProgram`` and ``NumPyroProgram`` are the two implementations.
     """
 
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments of both programs."""
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments of both programs."""
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; share the subsample indices of other traces."""
@@ -45,8 +50,9 @@ class Program(Protocol):
 class Objective(ABC):
     """A loss as a function of what guide and model did; it knows no model and no backend.
 
-    Three kinds of loss extend it. A loss of single sites or of several sites at once overrides
-    ``read``. A wrapper, or a loss that needs several runs together, overrides ``measure``.
+    Every loss overrides ``read`` alone. A loss of single sites or of several sites at once reads the run
+    that it is given. A loss that needs more runs takes them from the program; a wrapper hands each run to
+    its base's ``read``, so that any two losses compose, and the outermost one averages over particles.
 
     Args:
         num_particles: Independent runs that a step averages over, at least 1.
@@ -57,9 +63,7 @@ class Objective(ABC):
 
     def __init__(self, *, num_particles: int = 1) -> None:
         if num_particles < 1:
-            raise InputError(
-                f"num_particles must be at least 1, but it is {num_particles}; use 1 for one run"
-            )
+            raise InputError(f"num_particles must be at least 1, but it is {num_particles}; use 1 for one run")
         self.num_particles = num_particles
 
     def measure(self, program: Program) -> Terms:

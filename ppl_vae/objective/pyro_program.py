@@ -14,7 +14,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch.distributions import Independent, Normal
 
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.objective.objective import LatentRule, Objective
+from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -67,9 +67,7 @@ class PyroProgram:
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "PyroProgram":
         """The same programs on other arguments."""
-        return PyroProgram(
-            self.model, self.guide, args, kwargs, data_plate=self.data_plate, latents=self.latents
-        )
+        return PyroProgram(self.model, self.guide, args, kwargs, data_plate=self.data_plate, latents=self.latents)
 
     def kl(self, q: Site, p: Site) -> torch.Tensor | None:
         """KL divergence per element where the pair has a closed form, otherwise None."""
@@ -80,7 +78,7 @@ class PyroProgram:
         except NotImplementedError:
             return None
 
-    def average(self, evaluate: Callable[["PyroProgram"], Terms], num_particles: int) -> Terms:
+    def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, one after the other."""
         first, *others = [evaluate(self) for _ in range(num_particles)]
         return first.combine(lambda *values: sum(values) / num_particles, *others)
@@ -103,7 +101,7 @@ class PyroProgram:
             for name, node in trace.nodes.items()
             if node["type"] == "sample"
             and not isinstance(node["fn"], _Subsample)
-            and not node["infer"].get("_deterministic")
+            and not (node["infer"] or {}).get("_deterministic")
         }
 
 

@@ -1,14 +1,14 @@
 """What a loss reads: the sample sites of one run of guide and model, the same for both backends."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Site", "Traces"]
+__all__ = ["Site", "Traces", "aligned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +44,35 @@ class Site:
 
     @property
     def family(self) -> str:
-        """Name of the core distribution's class, the same word in both backends."""
-        return type(self.fn).__name__
+        """Name of the core distribution, the same word in both backends."""
+        # NumPyro has a class for each parameterisation of a discrete family.
+        return type(self.fn).__name__.removesuffix("Logits").removesuffix("Probs")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a value: the elements, then the axes of the core distribution's own event."""
+        return self.element_shape + tuple(self.fn.event_shape)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the independent axes, (n,) in a single plate."""
+        return self.element_shape[: len(self.element_shape) - self.event_dim]
 
     def log_prob(self) -> Any:
         """Log density of each element, in nats; neither scaled nor masked."""
         return self.fn.log_prob(self.value)
 
-    def total(self, elements: Any) -> Any:
+    def total(self, elements: Any, weight: float = 1.0) -> Any:
         """Sum of a quantity over the unmasked elements, scaled up to the full plates.
 
         Args:
             elements: Array that broadcasts to ``element_shape``.
+            weight: What the sum is multiplied by, such as one over the number of data.
 
         Returns:
-            Scalar: an unbiased estimate of the sum over all data.
+            Scalar: ``weight`` times an unbiased estimate of the sum over all data.
         """
-        total = self._masked(elements).sum()
-        return total if self.plate_scale == 1.0 else total * self.plate_scale
+        return self._masked(elements).sum() * (self.plate_scale * weight)
 
     def per_datum(self, elements: Any) -> Any:
         """Sum of a quantity over each event, masked, not scaled.
@@ -75,7 +86,26 @@ class Site:
         masked = self._masked(elements)
         if not self.event_dim:
             return masked
-        return masked.sum(tuple(range(-self.event_dim, 0)))
+        return masked.sum(self._event_axes)
+
+    def total_of_events(self, values: Any) -> Any:
+        """Sum of a quantity of each event, scaled up to the full plates; for losses of joint densities.
+
+        Args:
+            values: Array of the batch shape, such as a function of ``per_datum``.
+
+        Returns:
+            Scalar; an event counts unless all its elements are masked.
+        """
+        if self.mask is not None:
+            xp = array_namespace(values)
+            mask = xp.broadcast_to(self.mask, self.element_shape)
+            values = xp.where(mask.any(self._event_axes), values, xp.zeros_like(values))
+        return values.sum() * self.plate_scale
+
+    @property
+    def _event_axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.event_dim, 0))
 
     def _masked(self, elements: Any) -> Any:
         if tuple(elements.shape) == self.element_shape and self.mask is None:
@@ -153,25 +183,87 @@ class Traces:
             _check_pair(q, self.model[name])
 
 
+def aligned(q: Site, p: Site) -> tuple[Site, Site]:
+    """The same pair with elements of one kind, so that quantities of the two may be combined.
+
+    Where one family makes an event's axes dependent and the other leaves them independent, such as a full
+    covariance beside a diagonal one, the whole event becomes the element of both.
+
+    Args:
+        q: A site.
+        p: The site of the same name and shape in another trace.
+    """
+    return (q, p) if q.event_dim == p.event_dim else (_by_event(q), _by_event(p))
+
+
+def _by_event(site: Site) -> Site:
+    if not site.event_dim:
+        return site
+    mask = site.mask
+    if mask is not None:
+        if any(size != 1 for size in mask.shape[-site.event_dim :]):
+            raise InputError(
+                f"mask of site {site.name!r} must cover whole events, since its axes are dependent in the "
+                f"other program, but it has shape {tuple(mask.shape)}; mask outside to_event"
+            )
+        mask = mask.reshape(mask.shape[: max(mask.ndim - site.event_dim, 0)])
+    fn = site.fn.expand(site.element_shape).to_event(site.event_dim)
+    return replace(site, fn=fn, element_shape=site.batch_shape, event_dim=0, mask=mask)
+
+
 def _check_pair(q: Site, p: Site) -> None:
-    if q.element_shape != p.element_shape or q.event_dim != p.event_dim:
+    if q.shape != p.shape or q.batch_shape != p.batch_shape:
         raise InputError(
-            f"site {q.name!r} must have one shape in model and guide, but it is {p.element_shape} with "
-            f"{p.event_dim} event axes in the model and {q.element_shape} with {q.event_dim} in the guide; "
-            "use the same plates and to_event on both sides"
+            f"site {q.name!r} must have one shape in model and guide, but it is {_shapes(p)} in the model "
+            f"and {_shapes(q)} in the guide; use the same plates and to_event on both sides"
         )
     if not q.fn.has_rsample:
         raise InputError(
             f"site {q.name!r} of the guide must have a reparameterised sampler, but {q.family} has none; "
             "use a continuous family, or one of the library's losses for discrete latents"
         )
-    if _known(q.beta) and _known(p.beta) and abs(q.beta - p.beta) > 1e-6 * abs(p.beta):
+    if abs(q.plate_scale - p.plate_scale) > 1e-6 * p.plate_scale:
         raise InputError(
-            f"site {q.name!r} must be scaled alike in model and guide, but beta is {float(p.beta):g} in the "
-            f"model and {float(q.beta):g} in the guide; wrap the site in the scale handler on both sides"
+            f"site {q.name!r} must stand in the same plates in model and guide, but these scale it by "
+            f"{p.plate_scale:g} in the model and {q.plate_scale:g} in the guide; give them the same sizes"
+        )
+    if (q.mask is None) != (p.mask is None):
+        raise InputError(
+            f"site {q.name!r} must be masked alike in model and guide, but only the "
+            f"{'model' if q.mask is None else 'guide'} masks it; wrap the site in the mask on both sides"
+        )
+    _check_betas(q, p)
+
+
+def _shapes(site: Site) -> str:
+    return f"{site.batch_shape} with event {site.shape[len(site.batch_shape) :]}"
+
+
+def _check_betas(q: Site, p: Site) -> None:
+    for site, side in ((p, "model"), (q, "guide")):
+        if getattr(site.beta, "shape", ()) != ():
+            raise InputError(
+                f"beta of site {site.name!r} must be one number, but in the {side} it has shape "
+                f"{tuple(site.beta.shape)}; weigh data by a mask or by a plate"
+            )
+    model, guide = _number(p.beta), _number(q.beta)
+    if model is None or guide is None:
+        alike = 1.0 not in (model, guide)  # a side without a handler is seen under jit, too
+    else:
+        alike = abs(guide - model) <= 1e-6 * abs(model)
+    if not alike:
+        raise InputError(
+            f"site {q.name!r} must be scaled alike in model and guide, but beta is {_show(model)} in the "
+            f"model and {_show(guide)} in the guide; wrap the site in the scale handler on both sides"
         )
 
 
-def _known(beta: Any) -> bool:
-    # Under jit or capture a beta is a placeholder without a value; the first, eager step has checked it.
-    return isinstance(beta, (int, float))
+def _number(beta: Any) -> float | None:
+    try:
+        return float(beta.item() if hasattr(beta, "item") else beta)
+    except (TypeError, RuntimeError):  # a placeholder of jit, vmap or capture
+        return None
+
+
+def _show(beta: float | None) -> str:
+    return "traced" if beta is None else f"{beta:g}"

@@ -30,15 +30,18 @@ class Terms:
         """Evidence lower bound: minus (distortion + sum of rates). Nothing weighted is called so."""
         return -(self.distortion + sum(self.rates.values()))
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the terms in the order of ``flat``: sites and extras sorted, as JAX sorts them."""
+        rates = [f"rate/{name}" for name in sorted(self.rates)]
+        return ["loss", "distortion", "elbo", *rates, *(f"extra/{name}" for name in sorted(self.extras))]
+
     def flat(self) -> dict[str, Any]:
         """The terms by name: ``loss``, ``distortion``, ``elbo``, ``rate/<site>``, ``extra/<name>``."""
-        return {
-            "loss": self.loss,
-            "distortion": self.distortion,
-            "elbo": self.elbo,
-            **{f"rate/{name}": value for name, value in self.rates.items()},
-            **{f"extra/{name}": value for name, value in self.extras.items()},
-        }
+        rates = (self.rates[name] for name in sorted(self.rates))
+        extras = (self.extras[name] for name in sorted(self.extras))
+        values = (self.loss, self.distortion, self.elbo, *rates, *extras)
+        return dict(zip(self.names, values, strict=True))
 
     def combine(self, function: Callable[..., Any], *others: "Terms") -> "Terms":
         """Apply a function to each term, or to each term together with the same term of others.

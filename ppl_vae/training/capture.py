@@ -5,14 +5,15 @@ operations they led to. Python control flow that depends on values is thereby fr
 checked against an eager run on other data, and refused when the two differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["Step", "capture"]
+__all__ = ["Step", "capture", "forked"]
 
 # From parameters, a batch and betas to terms (loss first) and gradients.
 Step = Callable[[list[Tensor], Tensor, list[Tensor]], tuple[list[Tensor], list[Tensor]]]
@@ -33,13 +34,14 @@ def capture(step: Step, parameters: list[Tensor], batches: list[Tensor], betas: 
     Raises:
         RuntimeError: The operations cannot be recorded, or the replay differs from the step.
     """
-    with torch.random.fork_rng():
+    device = parameters[0].device
+    with forked(device):
         try:
             graph = make_fx(step)(parameters, batches[0], betas)
         except Exception as error:  # whatever a user's program does that cannot be recorded
             raise RuntimeError(f"the program cannot be captured: {type(error).__name__}: {error}") from error
     _remove_detach(graph)
-    replayed, eager = (_with_same_noise(s, parameters, batches[1], betas) for s in (graph, step))
+    replayed, eager = (_with_same_noise(device, s, parameters, batches[1], betas) for s in (graph, step))
     if not all(torch.equal(a, b) for a, b in zip(replayed, eager, strict=True)):
         raise RuntimeError("its captured step differs from it on another batch: its control flow varies")
     return graph
@@ -55,8 +57,27 @@ def _remove_detach(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _with_same_noise(step: Step, *arguments: Any) -> list[Tensor]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+@contextmanager
+def forked(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Leave the global generators as they were when the block ends.
+
+    Only those of the CPU and of one device are touched: torch's own functions reach for every GPU there is.
+
+    Args:
+        device: Device of the programs that run in the block.
+        seed: Seed to begin with; None continues the stream.
+    """
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            for gpu in gpus:
+                with torch.cuda.device(gpu):
+                    torch.cuda.manual_seed(seed)
+        yield
+
+
+def _with_same_noise(device: torch.device, step: Step, *arguments: Any) -> list[Tensor]:
+    with forked(device, seed=0):
         terms, gradients = step(*arguments)
         return [*terms, *gradients]

@@ -6,7 +6,7 @@ from shutil import copyfile
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend
 from ppl_vae.training.files import storage_errors
-from ppl_vae.training.run import FINAL, Run
+from ppl_vae.training.run import FINAL, SPLITS_FILE, Run
 from ppl_vae.training.run_folder import RunFolder
 
 __all__ = ["convert"]
@@ -29,18 +29,23 @@ def convert(path: str | Path, *, backend: Backend, out: str | Path | None = None
     source = RunFolder.open(path)
     record = source.record
     if record["model"]["backend"] == backend:
-        raise InputError(
-            f"backend must be the other one, but {path} is in {backend} already; use it as it is"
-        )
+        raise InputError(f"backend must be the other one, but {path} is in {backend} already; use it as it is")
     run = Run.open(path, backend=backend)
-    arrays = run.engine.parameters()
-    plugin = run.program.plugin
-    changed = {**record, "model": run.program.record, "converted_from": str(source.path.resolve())}
-    folder = RunFolder.create(out or source.path.with_name(f"{source.path.name}-{backend}"), changed)
+    plugin, place = run.program.plugin, source.path.resolve()
+    files = [source.path / SPLITS_FILE, *([plugin.path] if plugin else [])]
+    changed = {
+        **record,
+        "status": "being converted",
+        "model": run.program.record,
+        "converted_from": str(place),
+    }
+    beside = source.path if source.path.name not in ("", "..") else place
+    folder = RunFolder.create(out or beside.with_name(f"{place.name}-{backend}"), changed)
     with folder.lock():
-        if plugin is not None:
-            with storage_errors("copy", plugin.path):
-                copyfile(plugin.path, folder.path / plugin.path.name)
+        for file in files:
+            with storage_errors("copy", file):
+                copyfile(file, folder.path / file.name)
         meta = source.read_checkpoint(FINAL)[1]
-        folder.write_checkpoint(FINAL, arrays, meta)
+        folder.write_checkpoint(FINAL, run.engine.parameters(), meta)
+        folder.update_record(status=record["status"])
     return Run(folder, run.program, run.engine)

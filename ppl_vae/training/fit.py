@@ -3,22 +3,30 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import Dataset, load
+from ppl_vae.data import load
 from ppl_vae.errors import InputError
-from ppl_vae.plugins import Backend
+from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import StepOptions
 from ppl_vae.training.files import storage_errors, write_arrays, write_atomically
-from ppl_vae.training.loop import Fault, TrainingLoop
+from ppl_vae.training.loop import TrainingLoop
 from ppl_vae.training.prepared import SPLITS, Prepared, prepare
-from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine
+from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
 from ppl_vae.training.results import evaluate_splits
-from ppl_vae.training.run import FINAL, Run, prepare_from_record, rebuild_program, recorded_plugin
+from ppl_vae.training.run import (
+    FINAL,
+    SPLITS_FILE,
+    Run,
+    prepare_from_record,
+    rebuild_program,
+    recorded_plugin,
+)
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.settings import FitSettings, beta_by_site, final_betas, settings_from
 
@@ -68,17 +76,16 @@ def fit(
     names = {field.name for field in fields(FitSettings)}
     settings = settings_from({name: value for name, value in options.items() if name in names})
     model_options = {name: value for name, value in options.items() if name not in names}
-    dataset = data if isinstance(data, Dataset) else load(data, labels=labels)
-    built = build_program(
-        program, dataset.data_shape, backend=backend, options=model_options, seed=settings.seed
-    )
+    dataset = load(data, labels=labels)
+    built = build_program(program, dataset.data_shape, backend=backend, options=model_options, seed=settings.seed)
     prepared = prepare(dataset, settings, built.options)
     chosen = build_loss(
         built.default_loss if loss is None else loss, built.backend, loss_options or {}, base=base_loss
     )
     engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
     betas = beta_by_site(beta, engine.latents)
-    _prepare_engine(engine, chosen, prepared, settings, betas)
+    _prepare_engine(engine, built, chosen, prepared, settings, betas)
+    _check_files(built, chosen)
     record = _record(built, chosen, prepared, settings, betas)
     folder = RunFolder.create(out or _new_path(built), record)
     with folder.lock():
@@ -99,23 +106,22 @@ def resume(
         report: Called after each block of steps.
 
     Raises:
-        InputError: The folder is no run, is finished, or its data, files or versions changed.
+        InputError: The folder is no run, is finished, or its data or files changed.
     """
     folder = RunFolder.open(path)
     with folder.lock():
         record = folder.record
-        if FINAL in folder.checkpoints() and record["status"] == "finished":
-            raise InputError(
-                f"run must be unfinished, but {path} is finished; fit a new run with more --epochs"
-            )
+        if record["status"] == "finished":
+            raise InputError(f"run must be unfinished, but {path} is finished; fit a new run with more --epochs")
         settings = settings_from(record["settings"])
         built = rebuild_program(folder, program=program)
-        prepared = prepare_from_record(record, data)
+        prepared = prepare_from_record(folder, data)
         chosen = _rebuild_loss(folder, record["loss"], loss)
         shape = prepared.dataset.data_shape
         engine = make_engine(built, shape, seed=settings.seed, device=settings.device)
         betas = record["betas"]
-        _prepare_engine(engine, chosen, prepared, settings, betas)
+        _prepare_engine(engine, built, chosen, prepared, settings, betas)
+        engine.notes += _changed_versions(record["versions"])
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
@@ -123,7 +129,12 @@ def resume(
 
 
 def _prepare_engine(
-    engine: Any, loss: Loss, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
+    engine: Any,
+    program: Program,
+    loss: Loss,
+    data: Prepared,
+    settings: FitSettings,
+    betas: Mapping[str, float],
 ) -> None:
     sample = settings.binarise == "sample"
     num_data = len(data.training)
@@ -134,7 +145,8 @@ def _prepare_engine(
         capture=settings.capture,
     )
     first = {site: float(values[0]) for site, values in settings.betas(betas, num_data).items()}
-    engine.prepare_training(loss.object, data.training if sample else data.split("train"), options, first)
+    with program_errors(program.plugin, "run with this loss"):
+        engine.prepare_training(loss.object, data.training if sample else data.split("train"), options, first)
 
 
 def _train(
@@ -163,17 +175,18 @@ def _train(
     folder.update_record(status="running")
     try:
         selected = loop.run()
+        engine.load_parameters(selected)
+        result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
+        folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
+        run = Run(folder, program, engine, data)
+        _write_products(run)
     except KeyboardInterrupt:
         folder.update_record(status="interrupted")
+        raise KeyboardInterrupt(f"continue the fit by `ppl-vae resume {folder.path}`") from None
+    except InputError as error:
+        with suppress(InputError):  # of a disk that is full
+            folder.update_record(status=f"failed: {error}")
         raise
-    except Fault as fault:
-        folder.update_record(status=f"failed: {fault}")
-        raise
-    engine.load_parameters(selected)
-    result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
-    folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
-    run = Run(folder, program, engine, data)
-    _write_products(run)
     folder.update_record(
         status="finished",
         result=result,
@@ -226,25 +239,47 @@ def _record(
         "data": data.record,
         "settings": asdict(settings),
         "betas": dict(betas),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": _versions(),
         "python": sys.version.split()[0],
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _changed_versions(recorded: Mapping[str, str]) -> list[str]:
+    now = _versions()
+    changed = [f"{name} {old} -> {now.get(name)}" for name, old in recorded.items() if now.get(name) != old]
+    if not changed:
+        return []
+    return [f"continued with other versions, so not bit for bit an unbroken run: {', '.join(changed)}"]
+
+
+def _plugins(program: Program, loss: Loss) -> list[Plugin]:
+    return [*loss.plugins, *([program.plugin] if program.plugin else [])]
+
+
+def _check_files(program: Program, loss: Loss) -> None:
+    paths = [plugin.path for plugin in _plugins(program, loss)]
+    for path in paths:
+        if [other.name for other in paths].count(path.name) > 1:
+            raise InputError(
+                f"model and loss files must have different names, for a run keeps a copy of each, but two are "
+                f"called {path.name}; rename one"
+            )
 
 
 def _keep_files(folder: RunFolder, program: Program, loss: Loss, data: Prepared) -> None:
     # The run stays whole when the user goes on editing a model file.
-    plugins = [*loss.plugins, *([program.plugin] if program.plugin else [])]
-    for plugin in plugins:
+    for plugin in _plugins(program, loss):
         with storage_errors("copy", plugin.path):
             shutil.copyfile(plugin.path, folder.path / plugin.path.name)
-    write_arrays(folder.path / "splits.safetensors", {name: data.indices(name) for name in SPLITS}, {})
+    write_arrays(folder.path / SPLITS_FILE, {name: data.indices(name) for name in SPLITS}, {})
 
 
 def _new_path(program: Program) -> Path:

@@ -83,6 +83,8 @@ class TrainingLoop:
         self.pending: list[dict[str, Any]] = []
         self.per_epoch = settings.steps_per_epoch(num_data)
         self.blocks_per_epoch = math.ceil(self.per_epoch / MAX_BLOCK)
+        self.learning_rates = settings.learning_rates(num_data)
+        self.final_betas = {site: float(values[-1]) for site, values in betas.items()}
 
     def run(self) -> Arrays:
         """Train to the end.
@@ -91,48 +93,50 @@ class TrainingLoop:
             Parameters of the selected epoch.
 
         Raises:
-            Fault: A loss or a gradient is not finite.
+            Fault: A loss, a gradient or a validation is not finite.
             KeyboardInterrupt: The user interrupted; a checkpoint is written first.
         """
-        last_save = time.monotonic()
         total = self.settings.epochs * self.blocks_per_epoch
-        while self.progress.blocks < total and not self.progress.stopped:
-            before = self.engine.snapshot(), replace(self.progress), self.best
-            try:
-                record = self._block()
-            except KeyboardInterrupt:
-                state, self.progress, self.best = before
-                self.engine.restore(state)
-                self.save()
-                raise
-            self.pending.append(record)
-            self.report(record, self.progress.blocks / total)
-            if time.monotonic() - last_save >= self.settings.checkpoint_seconds:
-                self.save()
-                last_save = time.monotonic()
-        self.save()
+        self.last_save = time.monotonic()
+        self._remember()
+        try:
+            while self.progress.blocks < total and not self.progress.stopped:
+                self._remember()
+                self.pending.append(self._block())
+                self.report(self.pending[-1], self.progress.blocks / total)
+                if time.monotonic() - self.last_save >= self.settings.checkpoint_seconds:
+                    self.save()
+                    self.last_save = time.monotonic()
+            self.save()
+        except KeyboardInterrupt:
+            # Wherever it came, this is a whole state; records beyond it are dropped when the run continues.
+            state, self.progress, self.best = self.before
+            self.engine.restore(state)
+            self.save()
+            raise
         return self.best if self.settings.select == "best" else self.engine.parameters()
+
+    def _remember(self) -> None:
+        self.before = self.engine.snapshot(), replace(self.progress), self.best
 
     def _block(self) -> dict[str, Any]:
         epoch, part = divmod(self.progress.blocks, self.blocks_per_epoch)
         indices = self._order(epoch)[part * MAX_BLOCK : (part + 1) * MAX_BLOCK]
-        before = self.engine.snapshot()
-        first = self.progress.steps
-        betas = {site: values[first : first + len(indices)] for site, values in self.betas.items()}
+        first, last = self.progress.steps, self.progress.steps + len(indices)
+        betas = {site: values[first:last] for site, values in self.betas.items()}
         terms = self.engine.run_block(first, indices, betas)
         if not (_all_finite(terms) and _all_finite(self.engine.parameters())):
-            self.engine.restore(before)
+            self.engine.restore(self.before[0])
             raise self._find_fault(first, indices, betas)
-        last = first + len(indices)
         record = {
             "step": last,
             "epoch": epoch + 1,
             "train": nested({name: float(values.mean()) for name, values in terms.items()}),
             "betas": {site: float(values[-1]) for site, values in betas.items()},
-            "learning_rate": float(self.settings.learning_rates(self.num_data)[last - 1]),
+            "learning_rate": float(self.learning_rates[last - 1]),
         }
         if part == self.blocks_per_epoch - 1:
-            record["validation"] = self._validate(epoch + 1)
+            record["validation"] = self._validate(epoch + 1, last)
         self.progress.blocks += 1
         self.progress.steps = last
         self.progress.records += 1
@@ -143,10 +147,11 @@ class TrainingLoop:
         batch = self.settings.batch(self.num_data)
         return order[: self.per_epoch * batch].reshape(self.per_epoch, batch)
 
-    def _validate(self, epoch: int) -> dict[str, Any]:
+    def _validate(self, epoch: int, step: int) -> dict[str, Any]:
         # At the final betas and with the same noise every time, so that epochs compare.
-        final = {site: float(values[-1]) for site, values in self.betas.items()}
-        terms = self.engine.evaluate(self.loss, self.validation, final, seed=self.settings.seed)
+        terms = self.engine.evaluate(self.loss, self.validation, self.final_betas, seed=self.settings.seed)
+        if not _all_finite(terms):
+            raise self._fault(f"in validation {_name_fault(terms, self.engine)}", step)
         best = self.progress.best_loss
         if best is None or terms["loss"] < best:
             self.progress.best_loss, self.progress.best_epoch = terms["loss"], epoch
@@ -156,24 +161,27 @@ class TrainingLoop:
         return nested(terms)
 
     def _find_fault(self, first: int, indices: NDArray[np.int64], betas: Arrays) -> Fault:
-        """Repeat a block step by step up to the fault, save the state before it, and name it."""
+        """Repeat a block step by step up to the fault, go back to before it, and name it."""
         for number in range(len(indices)):
             before = self.engine.snapshot()
             row = slice(number, number + 1)
-            terms = self.engine.run_block(
-                first + number, indices[row], {site: values[row] for site, values in betas.items()}
-            )
+            weights = {site: values[row] for site, values in betas.items()}
+            terms = self.engine.run_block(first + number, indices[row], weights)
             cause = _name_fault(terms, self.engine)
             if cause is not None:
                 self.engine.restore(before)
-                self.save(f"before-fault-{checkpoint_name(first + number)}")
-                return Fault(
-                    f"training must stay finite, but {cause} at step {first + number}; lower the learning rate, "
-                    f"set --clip-norm, or check the data. The state before that step is in {self.folder.path}"
-                )
+                return self._fault(cause, first + number)
+        self.engine.restore(self.before[0])
+        cause = f"one of {len(indices)} steps was not, and was when they were repeated one by one,"
+        return self._fault(cause, first)
+
+    def _fault(self, cause: str, step: int) -> Fault:
+        self.progress.steps = step
+        name = f"before-fault-{checkpoint_name(step)}"
+        self.save(name)
         return Fault(
-            f"training must stay finite, but steps {first} to {first + len(indices) - 1} did not, and did when "
-            "they were repeated; look for a cause outside the run, such as faulty memory"
+            f"training must stay finite, but {cause} at step {step}; lower the learning rate, set --clip-norm, or "
+            f"check the data. The last finite state is checkpoint {name} in {self.folder.path}"
         )
 
     def save(self, name: str | None = None) -> None:
@@ -225,16 +233,17 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _all_finite(arrays: Mapping[str, NDArray[Any]]) -> bool:
+def _all_finite(arrays: Mapping[str, Any]) -> bool:
     return all(bool(np.isfinite(values).all()) for values in arrays.values())
 
 
-def _name_fault(terms: Arrays, engine: Engine) -> str | None:
+def _name_fault(terms: Mapping[str, Any], engine: Engine) -> str | None:
     sites = {"distortion": engine.observed} | {f"rate/{site}": site for site in engine.latents}
     for name in [*sites, *terms]:
         if name in terms and not np.isfinite(terms[name]).all():
-            return f"{name} is {terms[name][-1]} (site {sites.get(name, 'of the loss')!r})"
+            value = float(np.ravel(terms[name])[-1])
+            return f"{name} is {value} (site {sites[name]})" if name in sites else f"{name} is {value}"
     for name, values in engine.parameters().items():
         if not np.isfinite(values).all():
-            return f"the gradient of parameter {name!r} is not finite"
+            return f"the gradient of parameter {name} is not finite"
     return None

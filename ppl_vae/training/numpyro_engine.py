@@ -18,6 +18,7 @@ from ppl_vae.nets.bridge import flatten_params, unflatten_params
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
+from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
 
 __all__ = ["NumPyroEngine"]
@@ -37,7 +38,7 @@ class NumPyroEngine:
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
-        InputError: CUDA is asked for and not there.
+        InputError: CUDA is asked for and not there, or the model has no parameters.
     """
 
     def __init__(
@@ -52,8 +53,11 @@ class NumPyroEngine:
         with jax.default_device(self.device):
             init = jax.jit(lambda key, x: self.svi.init(key, x, betas=UnitBetas()))
             self.svi_state = init(jax.random.key(seed), blank)
+        if not self._unconstrained():
+            raise InputError("the model must have parameters to train, but it has none; add a network")
         self.latents, self.observed = self._sites(blank)
         self._inspect = {mode: jax.jit(partial(self._inspect_as, mode)) for mode in ("draw", "mean", "given")}
+        self._generate = jax.jit(self._generate_like)
         self._evaluate: dict[int, Any] = {}
 
     def prepare_training(
@@ -65,25 +69,26 @@ class NumPyroEngine:
         optimiser = optax.chain(
             *clip, optax.scale_by_adam(), optax.scale_by_learning_rate(lambda count: rates[count])
         )
-        params, state = self.svi.optim.get_params(self.svi_state.optim_state), self.svi_state
+        params, state = self._unconstrained(), self.svi_state
         constrained, constrain_fn = self._params(), self.svi.constrain_fn
         self.svi = SVI(self.program.model, self.program.guide, optimiser, loss)
         self.svi.constrain_fn = constrain_fn
         self.x, self.options = self._on_device(x), options
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
         terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
+        self.term_names = terms.names
         # The terms of each step ride beside the programs' own mutable sites.
-        blank = {name: np.zeros(term.shape, term.dtype) for name, term in terms.items()}
+        blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
         self.svi_state = SVIState(jax.jit(self.svi.optim.init)(params), mutable, state.rng_key)
         self._scan = jax.jit(self._scan_block)
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``, all in one scan; see ``engine.Engine``."""
-        weights = {site: jnp.asarray(betas[site], self.x.dtype) for site in self.latents}
-        steps = jnp.arange(first_step, first_step + len(indices))
-        self.svi_state, terms = self._scan(self.svi_state, self.x, (jnp.asarray(indices), steps, weights))
-        return {name: np.asarray(values, np.float64) for name, values in terms.items()}
+        weights = {site: betas[site].astype(self.x.dtype) for site in self.latents}
+        steps = np.arange(first_step, first_step + len(indices), dtype=np.int32)
+        self.svi_state, terms = self._scan(self.svi_state, self.x, (indices.astype(np.int32), steps, weights))
+        return dict(zip(self.term_names, np.asarray(terms, np.float64).T, strict=True))
 
     def _scan_block(self, state: SVIState, x: Array, inputs: Any) -> Any:
         noise = jax.random.fold_in(jax.random.key(self.seed), 1)
@@ -110,22 +115,24 @@ class NumPyroEngine:
         for number, part in enumerate(chunks(len(x))):
             key = jax.random.fold_in(jax.random.key(seed), number)
             terms = compiled(key, self._params(), self._on_device(x[part]), betas=dict(betas))
-            for name, value in terms.items():
+            for name, value in terms.flat().items():
                 total[name] = total.get(name, 0.0) + float(value) * len(x[part]) / len(x)
         return total
 
-    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, *, betas: Any) -> dict[str, Array]:
-        return loss.terms(key, params, self.program.model, self.program.guide, x, betas=betas).flat()
+    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, *, betas: Any) -> Terms:
+        return loss.terms(key, params, self.program.model, self.program.guide, x, betas=betas)
 
     def parameters(self) -> Arrays:
-        """Unconstrained parameters by dotted name; see ``engine.Engine``."""
-        return flatten_params(self.svi.optim.get_params(self.svi_state.optim_state))
+        """Unconstrained parameters and mutable sites by dotted name; see ``engine.Engine``."""
+        return flatten_params({**self._unconstrained(), **self._mutable()})
 
     def load_parameters(self, arrays: Arrays) -> None:
-        """Set the parameters; the optimiser starts afresh."""
-        like = self.svi.optim.get_params(self.svi_state.optim_state)
-        state = jax.jit(self.svi.optim.init)(unflatten_params(arrays, like))
-        self.svi_state = self.svi_state._replace(optim_state=state)
+        """Set the parameters and mutable sites; the optimiser starts afresh."""
+        own, mutable = self._unconstrained(), self._mutable()
+        new = unflatten_params(arrays, {**own, **mutable})
+        state = jax.jit(self.svi.optim.init)({name: new[name] for name in own})
+        kept = {**(self.svi_state.mutable_state or {}), **{name: new[name] for name in mutable}} or None
+        self.svi_state = self.svi_state._replace(optim_state=state, mutable_state=kept)
 
     def state(self) -> Arrays:
         """Parameters, optimiser, mutable sites and random key; see ``engine.Engine``."""
@@ -160,17 +167,17 @@ class NumPyroEngine:
         record = self._inspect[mode](self._params(), jax.random.key(seed), self._on_device(x), given)
         return jax.tree.map(np.asarray, record)
 
-    def _inspect_as(
-        self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array]
-    ) -> Inspection:
+    def _inspect_as(self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array]) -> Inspection:
         rules = {"draw": None, "mean": lambda name, fn: fn.mean, "given": lambda name, fn: given[name]}
         return inspect(self._program(x, key, params, latents=rules[mode]))
 
     def generate(self, num_draws: int, *, seed: int) -> Generation:
         """Draws from the model; see ``engine.Engine``."""
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape)))
-        sites = self._program(shapes, jax.random.key(seed), self._params()).generate()
-        return jax.tree.map(np.asarray, read_generation(sites, self.observed))
+        return jax.tree.map(np.asarray, self._generate(self._params(), jax.random.key(seed), shapes))
+
+    def _generate_like(self, params: Any, key: Array, x: Array) -> Generation:
+        return read_generation(self._program(x, key, params).generate(), self.observed)
 
     def _program(self, x: Array, key: Array, params: Any, **options: Any) -> NumPyroProgram:
         betas = {"betas": UnitBetas()}
@@ -179,7 +186,15 @@ class NumPyroEngine:
         )
 
     def _params(self) -> dict[str, Any]:
-        return dict(self.svi.get_params(self.svi_state))
+        """Values of param and mutable sites, as programs take them."""
+        return {**self.svi.get_params(self.svi_state), **self._mutable()}
+
+    def _unconstrained(self) -> dict[str, Any]:
+        return dict(self.svi.optim.get_params(self.svi_state.optim_state))
+
+    def _mutable(self) -> dict[str, Any]:
+        state = self.svi_state.mutable_state or {}
+        return {name: value for name, value in state.items() if name != TERMS}
 
     def _sites(self, x: Array) -> tuple[list[str], str]:
         found: list[Any] = []
@@ -203,9 +218,7 @@ def _find_device(device: Device) -> jax.Device:
     except RuntimeError:
         if device == "auto":
             return jax.devices("cpu")[0]
-        raise InputError(
-            "device cuda needs a CUDA device that JAX can use, but there is none; use cpu"
-        ) from None
+        raise InputError("device cuda needs a CUDA device that JAX can use, but there is none; use cpu") from None
 
 
 def _plain_keys(state: SVIState) -> SVIState:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Dataset, Splits, binarise, make_splits
+from ppl_vae.data import Dataset, Splits, binarise, embedded_names, make_splits
 from ppl_vae.errors import InputError
 from ppl_vae.likelihoods.support import check_support
 from ppl_vae.training.settings import FitSettings
@@ -43,9 +43,7 @@ class Prepared:
     def indices(self, name: str) -> NDArray[np.int64]:
         """Indices of a split into the data set."""
         if name not in SPLITS:
-            raise InputError(
-                f"split must be one of {', '.join(SPLITS)}, but it is {name!r}; choose one of them"
-            )
+            raise InputError(f"split must be one of {', '.join(SPLITS)}, but it is {name!r}; choose one of them")
         return getattr(self.splits, name)
 
     @property
@@ -58,7 +56,7 @@ class Prepared:
         """What a run keeps of it."""
         return {
             "name": self.dataset.name,
-            "source": _absolute(self.dataset.source),
+            "source": _source(self.dataset.source),
             "fingerprint": self.dataset.fingerprint,
             "num_data": self.dataset.num_data,
             "data_shape": list(self.dataset.data_shape),
@@ -66,13 +64,16 @@ class Prepared:
         }
 
 
-def prepare(dataset: Dataset, settings: FitSettings, options: Mapping[str, Any]) -> Prepared:
+def prepare(
+    dataset: Dataset, settings: FitSettings, options: Mapping[str, Any], *, splits: Splits | None = None
+) -> Prepared:
     """Check, split and binarise a data set.
 
     Args:
         dataset: The data set.
         settings: Seed, fractions and binarisation.
         options: Options of the variant; ``likelihood`` decides what data fit.
+        splits: Splits that were made before, or None to make them.
 
     Raises:
         InputError: The data do not fit the likelihood, or are too few to split.
@@ -80,12 +81,16 @@ def prepare(dataset: Dataset, settings: FitSettings, options: Mapping[str, Any])
     how = None if settings.binarise == "none" else settings.binarise
     if "likelihood" in options:
         check_support(options["likelihood"], dataset.x, binarise=how)
-    splits = make_splits(dataset, seed=settings.seed, validation=settings.validation, test=settings.test)
+    if splits is None:
+        fractions = {"validation": settings.validation, "test": settings.test}
+        splits = make_splits(dataset, seed=settings.seed, **fractions)
     x = dataset.x if how is None else binarise(dataset.x, how, seed=settings.seed)
     return Prepared(dataset, splits, x)
 
 
-def _absolute(source: str) -> str:
-    # A run is continued from any folder.
+def _source(source: str) -> str | None:
+    """What the data can be loaded from again, from any folder; None for an array."""
+    if source in embedded_names():
+        return source
     path = Path(source)
-    return str(path.resolve()) if path.is_file() else source
+    return str(path.resolve()) if path.is_file() else None

@@ -1,19 +1,39 @@
 """Makes model, loss and engine from what a user or a run's record names."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.errors import InputError
-from ppl_vae.options import check_options, options_of
-from ppl_vae.plugins import Backend, Plugin, find
+from ppl_vae.options import Option, check_options, options_of
+from ppl_vae.plugins import Backend, Plugin, available, explain_missing, find
 from ppl_vae.training.engine import Device, Engine
+from ppl_vae.training.settings import FitSettings
 
-__all__ = ["FIXED", "Loss", "Program", "build_loss", "build_program", "make_engine", "twin"]
+__all__ = [
+    "FIXED",
+    "Loss",
+    "Program",
+    "build_loss",
+    "build_program",
+    "make_engine",
+    "program_errors",
+    "twin",
+    "variant_options",
+]
 
 # Parameters of ``build`` that follow from the data and the run.
 FIXED = ("data_shape", "seed", "condition_shape")
+SETTINGS = tuple(field.name for field in fields(FitSettings))
+# Names that mean something else in ``fit`` and in its command.
+TAKEN = (
+    *("program", "variant", "data", "labels", "backend", "loss", "base_loss", "loss_options", "loss_option"),
+    *("beta", "out", "report", "as_json", "json", "help"),
+    *SETTINGS,
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +59,11 @@ class Program:
     @property
     def record(self) -> dict[str, Any]:
         """What a run keeps of it."""
+        plugin = self.plugin
         source = (
-            {"file": self.plugin.path.name, "sha256": self.plugin.sha256} if self.plugin else {"file": None}
+            {"file": plugin.path.name, "sha256": plugin.sha256, "path": str(plugin.path)}
+            if plugin
+            else {"file": None}
         )
         return {"name": self.name, "backend": self.backend, **source, "options": dict(self.options)}
 
@@ -85,25 +108,71 @@ def build_program(
     if not isinstance(program, (str, Path, Plugin)):
         return _from_object(program, backend, options)
     plugin = program if isinstance(program, Plugin) else find("models", program, backend)
-    build = plugin.entry()
-    declared = options_of(build, without=FIXED)
+    declared = variant_options(plugin)
     values = {option.name: option.default for option in declared}
-    values |= check_options(declared, options, f"variant {plugin.name}")
-    built = build(tuple(data_shape), seed=seed, **values)
-    _check_contract(built, str(plugin.path))
+    values |= check_options(declared, options, f"variant {plugin.name}", elsewhere=SETTINGS)
+    with program_errors(plugin, "build with its options"):
+        built = plugin.entry()(tuple(data_shape), seed=seed, **values)
+    _check_contract(built, str(plugin.path), plugin.backend)
     default = getattr(plugin.load(), "DEFAULT_LOSS", "elbo")
     return Program(built, plugin.backend, plugin.name, plugin, values, default)
 
 
+def variant_options(plugin: Plugin) -> list[Option]:
+    """Options of a variant.
+
+    Args:
+        plugin: A model file.
+
+    Raises:
+        InputError: ``build`` lacks a parameter that every variant has, or uses the name of a setting of the fit.
+    """
+    build = plugin.entry()
+    missing = [name for name in ("data_shape", "seed") if name not in inspect.signature(build).parameters]
+    if missing:
+        raise InputError(
+            f"build of {plugin.path} must take data_shape and seed, but it lacks {', '.join(missing)}; "
+            "begin it with build(data_shape, *, seed=0, ...)"
+        )
+    declared = options_of(build, without=FIXED)
+    for option in declared:
+        if option.name in TAKEN:
+            raise InputError(
+                f"option {option.name} of {plugin.path} must have a name of its own, but fit has an argument "
+                "of that name; rename it"
+            )
+    return declared
+
+
+@contextmanager
+def program_errors(plugin: Plugin | None, what: str) -> Iterator[None]:
+    """Turn what a model file raises inside the block into a user's error that names the line.
+
+    Errors that did not pass through the file, and those of objects, are left as they are.
+
+    Args:
+        plugin: The model file.
+        what: What the file must do, for the message.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if plugin is None or plugin.line_of(error) is None:
+            raise
+        raise plugin.explain(error, what) from error
+
+
 def _from_object(program: Any, backend: Backend | None, options: Mapping[str, Any]) -> Program:
-    _check_contract(program, f"the object of class {type(program).__name__}")
+    backend = backend or _backend_of(program)
+    _check_contract(program, f"the object of class {type(program).__name__}", backend)
     if options:
         raise InputError(
-            f"options must be empty for an object that is built already, but they are {', '.join(options)}; "
-            "pass them to its build"
+            f"options must be settings of the fit for an object that is built already, but {', '.join(options)} "
+            "are none; pass options of the model to its build"
         )
-    name = type(program).__name__
-    return Program(program, backend or _backend_of(program), name, None, {}, "elbo")
+    return Program(program, backend, type(program).__name__, None, {}, "elbo")
 
 
 def _backend_of(program: Any) -> Backend:
@@ -112,13 +181,21 @@ def _backend_of(program: Any) -> Backend:
     return "pyro" if is_torch else "numpyro"
 
 
-def _check_contract(program: Any, owner: str) -> None:
+def _check_contract(program: Any, owner: str, backend: Backend) -> None:
     for method in ("model", "guide"):
-        if not callable(getattr(program, method, None)):
+        function = getattr(program, method, None)
+        try:
+            inspect.signature(function).bind(None, betas={})  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
             raise InputError(
-                f"{owner} must give an object with methods model and guide, but it has no {method}; "
-                "add the method, with arguments (x, c=None, *, betas)"
-            )
+                f"{owner} must give an object with methods model and guide that take (x, c=None, *, betas), but "
+                f"its {method} does not ({error}); add or correct the method"
+            ) from None
+    if backend == "pyro" and not hasattr(program, "named_parameters"):
+        raise InputError(
+            f"{owner} must give a torch module for the backend pyro, but it gives a {type(program).__name__}; "
+            "make the class a subclass of torch.nn.Module"
+        )
 
 
 def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base: Any = None) -> Loss:
@@ -134,13 +211,13 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
         InputError: The loss, an option or the base is wrong.
     """
     if not isinstance(loss, (str, Path, Plugin)):
-        name = type(loss).__name__
-        return Loss(loss, name, (), {"name": name, "file": None, "options": {}, "base": None})
+        return _loss_from_object(loss, backend, {**options, **({} if base is None else {"base": base})})
     plugin = loss if isinstance(loss, Plugin) else find("inference", loss, backend)
     entry = plugin.entry()
     declared = options_of(entry, without=("base",))
     values = {option.name: option.default for option in declared}
     values |= check_options(declared, options, f"loss {plugin.name}")
+    wraps = inspect.signature(entry).parameters.get("base")
     record = {
         "name": plugin.name,
         "file": plugin.path.name,
@@ -149,14 +226,42 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
         "base": None,
     }
     if base is None:
-        return Loss(entry(**values), plugin.name, (plugin,), record)
-    if "base" not in entry.__kwdefaults__:
+        if wraps and wraps.default is inspect.Parameter.empty:
+            raise InputError(f"loss {plugin.name} wraps another one, but none is named; pass --base-loss")
+        with program_errors(plugin, "build with its options"):
+            return Loss(entry(**values), plugin.name, (plugin,), record)
+    if not wraps:
         raise InputError(
             f"base loss must go with a loss that wraps one, but {plugin.name} wraps none; leave --base-loss out"
         )
+    if not isinstance(base, (str, Path, Plugin)):
+        raise InputError(
+            f"base loss must be a name or a path, but it is a {type(base).__name__}; wrap the object in the loss "
+            "yourself and pass that as loss"
+        )
     inner = build_loss(base, backend, {})
-    wrapped = entry(**values, base=inner.object)
+    with program_errors(plugin, "build with its options"):
+        wrapped = entry(**values, base=inner.object)
     return Loss(wrapped, plugin.name, (plugin, *inner.plugins), {**record, "base": dict(inner.record)})
+
+
+def _loss_from_object(loss: Any, backend: Backend, options: Mapping[str, Any]) -> Loss:
+    name = type(loss).__name__
+    if options:
+        raise InputError(
+            f"loss options and base loss must be left out for a loss that is built already, but they are "
+            f"{', '.join(options)}; pass them to its build_loss"
+        )
+    if backend == "pyro":
+        from ppl_vae.objective.pyro_program import PyroLoss as Wanted
+    else:
+        from ppl_vae.objective.numpyro_program import NumPyroLoss as Wanted
+    if not isinstance(loss, Wanted):
+        raise InputError(
+            f"loss must be a name, a path or a {Wanted.__name__}, which reports its terms, but it is a {name}; "
+            "wrap your objective in that class"
+        )
+    return Loss(loss, name, (), {"name": name, "file": None, "options": {}, "base": None})
 
 
 def make_engine(program: Program, data_shape: tuple[int, ...], *, seed: int, device: Device) -> Engine:
@@ -168,28 +273,38 @@ def make_engine(program: Program, data_shape: tuple[int, ...], *, seed: int, dev
         seed: Seed of the training noise.
         device: Where to run.
     """
-    if program.backend == "pyro":
-        from ppl_vae.training.pyro_engine import PyroEngine
+    try:
+        engine: Any
+        if program.backend == "pyro":
+            from ppl_vae.training.pyro_engine import PyroEngine as engine  # noqa: N813
+        else:
+            from ppl_vae.training.numpyro_engine import NumPyroEngine as engine  # noqa: N813
+    except ModuleNotFoundError as error:
+        raise explain_missing(error, program.backend) or error from error
+    with program_errors(program.plugin, "run on data of this shape"):
+        return engine(program.object, data_shape, seed=seed, device=device)
 
-        return PyroEngine(program.object, data_shape, seed=seed, device=device)
-    from ppl_vae.training.numpyro_engine import NumPyroEngine
 
-    return NumPyroEngine(program.object, data_shape, seed=seed, device=device)
-
-
-def twin(plugin: Plugin, backend: Backend) -> Plugin:
-    """The same variant's file for a backend: beside the file, or the suite's.
+def twin(plugin: Plugin, backend: Backend, original: Path) -> Plugin:
+    """The same variant's file for a backend: beside the original file, or the suite's for a file of the suite.
 
     Args:
-        plugin: A model file.
+        plugin: A model file, maybe a run's copy.
         backend: The wanted backend.
+        original: Where that file came from.
 
     Raises:
         InputError: There is no such file.
     """
     if plugin.backend == backend:
         return plugin
-    beside = plugin.path.with_name(f"{plugin.name}_{backend}.py")
+    beside = original.with_name(f"{plugin.name}_{backend}.py")
     if beside.is_file():
         return replace(plugin, backend=backend, path=beside)
+    suite = [p.sha256 for p in available("models") if (p.name, p.backend) == (plugin.name, plugin.backend)]
+    if plugin.sha256 not in suite:
+        raise InputError(
+            f"variant {plugin.name} must have a file for {backend}, but it was fitted with a file of your own "
+            f"and {beside} does not exist; put its twin there"
+        )
     return find("models", plugin.name, backend)

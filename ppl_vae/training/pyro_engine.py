@@ -1,6 +1,6 @@
 """Trains and inspects a Pyro model and guide."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -8,12 +8,14 @@ import numpy as np
 import pyro
 import torch
 from numpy.typing import NDArray
+from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.errors import InputError
+from ppl_vae.nets.parameters import check_names
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram
-from ppl_vae.training.capture import Step, capture
+from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
 
 __all__ = ["PyroEngine"]
@@ -29,11 +31,11 @@ class PyroEngine:
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
-        InputError: CUDA is asked for and not there.
+        InputError: CUDA is asked for and not there, or parameters are not those of the module.
     """
 
     def __init__(
-        self, program: nn.Module, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
+        self, program: Any, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("device cuda needs a CUDA device that torch can use, but there is none; use cpu")
@@ -41,13 +43,30 @@ class PyroEngine:
         self.device = torch.device("cuda" if use_cuda else "cpu")
         self.program = program.to(self.device)
         self.data_shape = data_shape
-        self.parameters_by_name = {n: p for n, p in program.named_parameters() if p.requires_grad}
+        self.parameters_by_name: dict[str, Tensor] = {
+            name: p for name, p in program.named_parameters() if p.requires_grad
+        }
+        if not self.parameters_by_name:
+            raise InputError("the model must have parameters to train, but its module has none; add a network")
         self.notes: list[str] = []
-        with self._generator_of(seed):
+        with forked(self.device, seed):
             self.generators = self._generators()
-        with self._generator_of(seed), torch.no_grad():
-            traces = self._run(self._on_device(np.zeros((2, *data_shape), np.float32)))
+        with self._on_trial(seed), torch.no_grad():
+            run = self._program(self._on_device(np.zeros((2, *data_shape), np.float32)))
+            with poutine.trace(param_only=True) as declared:
+                traces = run.run()
+        self._check_declared(declared.trace)
         self.latents, self.observed = traces.latents, traces.observed[0].name
+
+    def _check_declared(self, trace: Any) -> None:
+        own = {id(parameter) for parameter in self.program.parameters()}
+        for name, site in trace.nodes.items():
+            # `pyro.module` writes the module's own tensors under names with $$$.
+            if site["type"] == "param" and "$$$" not in name and id(site["value"].unconstrained()) not in own:
+                raise InputError(
+                    f"parameters must belong to the model's module, but {name!r} is in Pyro's global store, where "
+                    "it would not be trained; make it an nn.Parameter of the module"
+                )
 
     def prepare_training(
         self, loss: PyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
@@ -55,33 +74,34 @@ class PyroEngine:
         """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
         self.loss, self.options = loss, options
         self.x = self._on_device(x)
-        self.tensors = list(self.parameters_by_name.values())
+        self.tensors: list[Tensor] = list(self.parameters_by_name.values())
         self.optimiser = torch.optim.Adam(self.tensors, lr=float(options.learning_rates[0]), fused=True)
         self.captured: Step | None = None
+        self.last_betas: tuple[tuple[float, ...], list[Tensor]] = (), []
         self.may_capture = options.capture and getattr(self.program, "capture", True)
-        with self._generator_of(0), pyro.validation_enabled(True):
+        with self._on_trial(0):
             self.loss_step(self.tensors, self._batch(self.x[:2]), betas)
 
     def loss_step(
-        self, parameters: list[Tensor], x: Tensor, betas: Mapping[str, Any]
+        self, parameters: Sequence[Tensor], x: Tensor, betas: Mapping[str, Any]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Terms (loss first) and gradients of one eager step on the module's own parameters."""
         terms = self.loss.terms(self.program.model, self.program.guide, x, betas=betas)
-        self.term_names = list(terms.flat())
         gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
-        return [value.detach() for value in terms.flat().values()], list(gradients)
+        values = terms.combine(torch.Tensor.detach).flat()
+        self.term_names = list(values)
+        return list(values.values()), list(gradients)
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
         self.program.train()
         rows = torch.as_tensor(indices, device=self.device).unbind()
-        weights = [torch.as_tensor(betas[s], dtype=self.x.dtype, device=self.device) for s in self.latents]
-        by_step = list(zip(*(w.unbind() for w in weights), strict=True))
+        by_step = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
         rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
         group, history = self.optimiser.param_groups[0], []
         with self._training_mode():
             for index, beta, rate in zip(rows, by_step, rates, strict=True):
-                terms, gradients = self._step(self._batch(self.x[index]), list(beta))
+                terms, gradients = self._step(self._batch(self.x[index]), beta)
                 for parameter, gradient in zip(self.tensors, gradients, strict=True):
                     parameter.grad = gradient
                 if self.options.clip_norm:
@@ -92,32 +112,36 @@ class PyroEngine:
         columns = (torch.stack(column).double().cpu().numpy() for column in zip(*history, strict=True))
         return dict(zip(self.term_names, columns, strict=True))
 
-    def _step(self, x: Tensor, betas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _step(self, x: Tensor, betas: tuple[float, ...]) -> tuple[list[Tensor], list[Tensor]]:
         if self.may_capture and self.captured is None:
-            self._capture(x, betas)
+            self._capture(x, self._as_tensors(betas))
         if self.captured is None:
             return self.loss_step(self.tensors, x, dict(zip(self.latents, betas, strict=True)))
         with torch.no_grad():
-            return self.captured(self.tensors, x, betas)
+            return self.captured(self.tensors, x, self._as_tensors(betas))
+
+    def _as_tensors(self, betas: tuple[float, ...]) -> list[Tensor]:
+        # A replay takes betas as tensors; most of the time they are those of the last step.
+        if self.last_betas[0] != betas:
+            tensors = [torch.tensor(b, dtype=self.x.dtype, device=self.device) for b in betas]
+            self.last_betas = betas, tensors
+        return self.last_betas[1]
 
     def _capture(self, x: Tensor, betas: list[Tensor]) -> None:
         harness = _Harness(self)
 
-        def step(
-            parameters: list[Tensor], x: Tensor, betas: list[Tensor]
-        ) -> tuple[list[Tensor], list[Tensor]]:
-            named = {
-                f"program.{name}": p for name, p in zip(self.parameters_by_name, parameters, strict=True)
-            }
+        def step(parameters: list[Tensor], x: Tensor, betas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            named = {f"program.{name}": p for name, p in zip(self.parameters_by_name, parameters, strict=True)}
             return torch.func.functional_call(harness, named, (parameters, x, betas))
 
         self.may_capture = False
         copies = [p.detach().requires_grad_() for p in self.tensors]
-        other = self._batch(self.x[: len(x)].flip(0))
-        try:
-            self.captured = capture(step, copies, [x, other], betas)
-        except RuntimeError as error:
-            self.notes.append(f"steps run eagerly: {error}")
+        with self._unchanged():
+            other = self._batch(self.x[: len(x)].flip(0))
+            try:
+                self.captured = capture(step, copies, [x, other], betas)
+            except RuntimeError as error:
+                self.notes.append(f"steps run eagerly: {error}")
 
     def evaluate(
         self, loss: PyroLoss, x: NDArray[np.float32], betas: Mapping[str, float], seed: int
@@ -125,7 +149,7 @@ class PyroEngine:
         """Terms of a loss on data; see ``engine.Engine``."""
         self.program.eval()
         total: dict[str, float] = {}
-        with self._generator_of(seed), torch.no_grad(), pyro.validation_enabled(False):
+        with forked(self.device, seed), torch.no_grad(), pyro.validation_enabled(False):
             for part in chunks(len(x)):
                 batch = self._on_device(x[part])
                 terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
@@ -134,14 +158,16 @@ class PyroEngine:
         return total
 
     def parameters(self) -> Arrays:
-        """Parameters by name; see ``engine.Engine``."""
-        return {name: _numpy(p) for name, p in self.parameters_by_name.items()}
+        """Parameters and persistent buffers by name; see ``engine.Engine``."""
+        return {name: _numpy(value) for name, value in self.program.state_dict().items()}
 
     @torch.no_grad()
     def load_parameters(self, arrays: Arrays) -> None:
-        """Set the parameters."""
-        for name, parameter in self.parameters_by_name.items():
-            parameter.copy_(torch.as_tensor(arrays[name]))
+        """Set the parameters and persistent buffers."""
+        own = self.program.state_dict()
+        check_names(arrays, {name: tuple(value.shape) for name, value in own.items()})
+        for name, value in own.items():
+            value.copy_(torch.as_tensor(arrays[name]))
 
     def state(self) -> Arrays:
         """Parameters, buffers, optimiser and generators; see ``engine.Engine``."""
@@ -160,9 +186,9 @@ class PyroEngine:
         self.program.load_state_dict(parts["program"])
         self.generators = parts["generator"]
         self.optimiser.state.clear()
-        for key, value in parts["optimiser"].items():
+        for key, tensor in parts["optimiser"].items():
             slot, name = key.split("/", 1)
-            self.optimiser.state[self.parameters_by_name[name]][slot] = value.to(self.device)
+            self.optimiser.state[self.parameters_by_name[name]][slot] = tensor.to(self.device)
 
     def snapshot(self) -> Arrays:
         """The state; see ``engine.Engine``."""
@@ -188,7 +214,7 @@ class PyroEngine:
         elif not isinstance(latents, str):
             given = {name: self._on_device(value) for name, value in latents.items()}
             rule = lambda name, fn: given[name]  # noqa: E731
-        with self._generator_of(seed), pyro.validation_enabled(False):
+        with forked(self.device, seed), pyro.validation_enabled(False):
             return _to_numpy(inspect(self._program(self._on_device(x), latents=rule)))
 
     @torch.no_grad()
@@ -196,16 +222,12 @@ class PyroEngine:
         """Draws from the model; see ``engine.Engine``."""
         self.program.eval()
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape), np.float32))
-        with self._generator_of(seed), pyro.validation_enabled(False):
+        with forked(self.device, seed), pyro.validation_enabled(False):
             return _to_numpy(read_generation(self._program(shapes).generate(), self.observed))
 
     def _program(self, x: Tensor, **options: Any) -> PyroProgram:
         betas = {"betas": UnitBetas()}
         return PyroProgram(self.program.model, self.program.guide, (x,), betas, **options)
-
-    def _run(self, x: Tensor) -> Any:
-        with pyro.validation_enabled(True):
-            return self._program(x).run()
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         reference = next(iter(self.parameters_by_name.values()))
@@ -215,16 +237,25 @@ class PyroEngine:
         return torch.bernoulli(x) if self.options.binarise_batches else x
 
     @contextmanager
-    def _generator_of(self, seed: int) -> Iterator[None]:
-        """Run under a seed, and leave the user's generators as they were."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+    def _on_trial(self, seed: int) -> Iterator[None]:
+        """Run programs to see what they do, with validation."""
+        with forked(self.device, seed), self._unchanged(), pyro.validation_enabled(True):
             yield
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Leave the training noise and the module's buffers, such as running means, as they were."""
+        buffers = {name: buffer.clone() for name, buffer in self.program.named_buffers()}
+        with forked(self.device):
+            yield
+        with torch.no_grad():
+            for name, buffer in self.program.named_buffers():
+                buffer.copy_(buffers[name])
 
     @contextmanager
     def _training_mode(self) -> Iterator[None]:
         """Continue the training noise where the last block ended, without validation."""
-        with torch.random.fork_rng(), pyro.validation_enabled(False):
+        with forked(self.device), pyro.validation_enabled(False):
             torch.set_rng_state(self.generators["cpu"])
             if "cuda" in self.generators:
                 torch.cuda.set_rng_state(self.generators["cuda"], self.device)

@@ -93,8 +93,8 @@ def result_table(result: Mapping[str, Any], num_units: Mapping[str, int]) -> str
     """
     sites = list(result["rates"]["test"])
     rate_heads = ["rate"] if len(sites) == 1 else [f"rate {site}" for site in sites]
-    heads = ["loss", "distortion", *rate_heads, "elbo", "log p(x)", "+-", "active units"]
-    lines = ["split     " + "".join(f"{head:>12}" for head in heads) + "   [nats per datum]"]
+    heads = ["loss", "distortion", *rate_heads, "elbo", "log p(x)", "+-"]
+    lines = ["split     " + "".join(f"{head:>12}" for head in heads) + "  active units   [nats per datum]"]
     for split in SPLITS:
         numbers = [
             result["loss"][split],
@@ -105,5 +105,7 @@ def result_table(result: Mapping[str, Any], num_units: Mapping[str, int]) -> str
             result["log_px_standard_error"][split],
         ]
         active = ", ".join(f"{result['active_units'][split][s]} of {num_units[s]}" for s in sites)
-        lines.append(f"{split:<10}" + "".join(f"{n:12.2f}" for n in numbers) + f"{active:>12}")
+        # JSON has no number for what is not finite.
+        cells = ["not finite" if n is None else f"{n:.2f}" for n in numbers]
+        lines.append(f"{split:<10}" + "".join(f"{cell:>12}" for cell in cells) + f"{active:>14}")
     return "\n".join(lines)

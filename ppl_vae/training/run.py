@@ -7,20 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Dataset, load
+from ppl_vae.data import Splits, load
+from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
+from ppl_vae.likelihoods.support import check_support
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import Device, Engine
-from ppl_vae.training.files import write_atomically, write_json
-from ppl_vae.training.prepared import Prepared, prepare
+from ppl_vae.training.files import read_arrays, write_atomically, write_json
+from ppl_vae.training.prepared import SPLITS, Prepared, prepare
 from ppl_vae.training.programs import Program, build_program, make_engine, twin
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.settings import settings_from
 
-__all__ = ["FINAL", "Run"]
+__all__ = ["FINAL", "SPLITS_FILE", "Run"]
 
 # Checkpoint of the selected parameters, by the names that both backends share.
 FINAL = "final"
+SPLITS_FILE = "splits.safetensors"
 
 
 class Run:
@@ -33,9 +36,7 @@ class Run:
         data: The data set, or None until ``prepared`` loads it by its recorded source.
     """
 
-    def __init__(
-        self, folder: RunFolder, program: Program, engine: Engine, data: Prepared | None = None
-    ) -> None:
+    def __init__(self, folder: RunFolder, program: Program, engine: Engine, data: Prepared | None = None) -> None:
         self.folder, self.program, self.engine = folder, program, engine
         self._data = data
 
@@ -63,7 +64,7 @@ class Run:
         """
         folder = RunFolder.open(path)
         record = folder.record
-        if FINAL not in folder.checkpoints():
+        if FINAL not in folder.checkpoints() or "result" not in record:
             raise InputError(
                 f"run must be finished, but {path} is {record.get('status', 'of unknown status')}; "
                 f"continue it by `ppl-vae resume {path}`"
@@ -73,7 +74,7 @@ class Run:
         built = rebuild_program(folder, backend=backend, program=program)
         engine = make_engine(built, shape, seed=seed, device=device)
         engine.load_parameters(folder.read_checkpoint(FINAL)[0])
-        prepared = None if data is None else prepare_from_record(record, data)
+        prepared = None if data is None else prepare_from_record(folder, data)
         return cls(folder, built, engine, prepared)
 
     @property
@@ -99,7 +100,7 @@ class Run:
     def data(self) -> Prepared:
         """The data as they were fitted; loaded from the recorded source on first use."""
         if self._data is None:
-            self._data = prepare_from_record(self.record)
+            self._data = prepare_from_record(self.folder)
         return self._data
 
     def encode(self, x: Any) -> dict[str, NDArray[Any]]:
@@ -142,6 +143,7 @@ class Run:
         """
         if num_draws < 1:
             raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
+        check_seed(seed)
         generated = self.engine.generate(num_draws, seed=seed)
         return generated.x if noise else generated.mean
 
@@ -155,14 +157,19 @@ class Run:
 
         Returns:
             A ``LogPx`` with value, standard error and Pareto k-hat per datum.
+
+        Raises:
+            InputError: ``x`` has another shape, or the Bernoulli likelihood has no density for it.
         """
         from ppl_vae.diagnostics.weights import log_px
 
-        return log_px(self.engine, self._checked(x), num_draws=num_draws, seed=seed)
+        array = self._checked(x)
+        check_seed(seed)
+        if self.program.options.get("likelihood") == "bernoulli":
+            check_support("bernoulli", array)
+        return log_px(self.engine, array, num_draws=num_draws, seed=seed)
 
-    def to_arviz(
-        self, *, split: str = "test", num_draws: int = 100, max_data: int = 200, seed: int = 0
-    ) -> Any:
+    def to_arviz(self, *, split: str = "test", num_draws: int = 100, max_data: int = 200, seed: int = 0) -> Any:
         """Posterior, prior and diagnostics of a split as an ArviZ container.
 
         Args:
@@ -176,6 +183,7 @@ class Run:
         """
         from ppl_vae.diagnostics.store import to_arviz
 
+        check_seed(seed)
         labels = self.data.labels(split)
         return to_arviz(
             self.engine,
@@ -200,6 +208,7 @@ class Run:
         """
         from ppl_vae.diagnostics.summary import summarise
 
+        check_seed(seed)
         summary = summarise(
             self.engine,
             self.data.split(split),
@@ -222,7 +231,7 @@ class Run:
         write_atomically(self.path / "posterior.nc", lambda path: write_store(path, store))
 
     def _checked(self, x: Any) -> NDArray[np.float32]:
-        array = load(x, name="x").x if not isinstance(x, Dataset) else x.x
+        array = load(x).x
         shape = tuple(self.record["data"]["data_shape"])
         if array.shape[1:] != shape:
             raise InputError(
@@ -251,7 +260,7 @@ def rebuild_program(folder: RunFolder, *, backend: Backend | None = None, progra
         return build_program(program, shape, backend=model["backend"], options={}, seed=seed)
     plugin = recorded_plugin(folder, "models", model)
     if backend is not None:
-        plugin = twin(plugin, backend)
+        plugin = twin(plugin, backend, Path(model["path"]))
     return build_program(plugin, shape, backend=None, options=model["options"], seed=seed)
 
 
@@ -269,9 +278,7 @@ def recorded_plugin(folder: RunFolder, kind: Any, record: Mapping[str, Any]) -> 
     backend = folder.record["model"]["backend"]
     plugin = Plugin(kind, record["name"], backend, folder.path / record["file"])
     if not plugin.path.is_file():
-        raise InputError(
-            f"{plugin.path} must exist, for the run was made with it, but it does not; restore it"
-        )
+        raise InputError(f"{plugin.path} must exist, for the run was made with it, but it does not; restore it")
     if plugin.sha256 != record["sha256"]:
         raise InputError(
             f"{plugin.path} must be the file that the run was made with, but it was changed; restore it, "
@@ -280,20 +287,33 @@ def recorded_plugin(folder: RunFolder, kind: Any, record: Mapping[str, Any]) -> 
     return plugin
 
 
-def prepare_from_record(record: Mapping[str, Any], data: Any = None) -> Prepared:
-    """Load and prepare the data of a run again.
+def prepare_from_record(folder: RunFolder, data: Any = None) -> Prepared:
+    """Load and prepare the data of a run again, in the splits that it was fitted with.
 
     Args:
-        record: The run's record.
+        folder: The run folder.
         data: The data, where the record's source cannot be loaded.
 
     Raises:
         InputError: The source cannot be loaded, or holds other data than those fitted.
     """
-    dataset = load(record["data"]["source"] if data is None else data)
+    record = folder.record
+    source = record["data"]["source"] if data is None else data
+    if source is None:
+        raise InputError(
+            f"data must be given, for {folder.path} was made from an array; "
+            "pass data=load(x, labels=...) to Run.open or resume in Python"
+        )
+    dataset = load(source)
     if dataset.fingerprint != record["data"]["fingerprint"]:
         raise InputError(
-            f"data must be those of the run, but {dataset.source} has other contents now; restore the file, "
-            "or fit the new data as a new run"
+            f"data must be those of the run, labels included, but {dataset.source} has other contents; restore "
+            "the file, pass data=load(x, labels=...) in Python, or fit the new data as a new run"
         )
-    return prepare(dataset, settings_from(record["settings"]), record["model"]["options"])
+    splits = read_arrays(folder.path / SPLITS_FILE)[0]
+    return prepare(
+        dataset,
+        settings_from(record["settings"]),
+        record["model"]["options"],
+        splits=Splits(**{name: splits[name] for name in SPLITS}),
+    )

@@ -16,6 +16,9 @@ from ppl_vae.training.schedules import BetaSchedule, LearningRateKind, handler_b
 
 __all__ = ["FitSettings", "beta_by_site", "final_betas", "settings_from"]
 
+# Schedules hold a number for each step.
+MAX_STEPS = 10**8
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -75,7 +78,7 @@ class FitSettings:
     def _check(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if not least <= value < math.inf:
-            raise InputError(f"{name} must be {least} or more and finite, but it is {value}; raise it")
+            raise InputError(f"{name} must be {least} or more and finite, but it is {value}; change it")
 
     def batch(self, num_data: int) -> int:
         """Size of a batch.
@@ -97,13 +100,38 @@ class FitSettings:
         """Whole batches in the training data; what is left over comes in another epoch's order."""
         return num_data // self.batch(num_data)
 
+    def num_steps(self, num_data: int) -> int:
+        """Steps of the run.
+
+        Args:
+            num_data: Number of training data.
+
+        Raises:
+            InputError: They are too many.
+        """
+        num_steps = self.epochs * self.steps_per_epoch(num_data)
+        if num_steps > MAX_STEPS:
+            raise InputError(
+                f"epochs must make {MAX_STEPS} steps at most, but {self.epochs} make {num_steps}; choose fewer"
+            )
+        return num_steps
+
     def learning_rates(self, num_data: int) -> NDArray[np.float64]:
-        """Learning rate of every step of the run."""
+        """Learning rate of every step of the run; errors as in ``num_steps``.
+
+        Args:
+            num_data: Number of training data.
+        """
         per_epoch = self.steps_per_epoch(num_data)
+        if self.learning_rate_warmup >= self.epochs:
+            raise InputError(
+                f"learning_rate_warmup must end before the last epoch, but it takes {self.learning_rate_warmup:g} "
+                f"epochs and epochs is {self.epochs}; shorten the warm-up or train longer"
+            )
         return learning_rates(
             self.learning_rate_schedule,
             self.learning_rate,
-            self.epochs * per_epoch,
+            self.num_steps(num_data),
             warmup_steps=round(self.learning_rate_warmup * per_epoch),
         )
 
@@ -118,7 +146,7 @@ class FitSettings:
             InputError: A warm-up does not end within the run, or a beta is negative.
         """
         per_epoch = self.steps_per_epoch(num_data)
-        num_steps = self.epochs * per_epoch
+        num_steps = self.num_steps(num_data)
         if self.beta_warmup >= self.epochs:
             raise InputError(
                 f"beta_warmup must end before the last epoch, but it takes {self.beta_warmup:g} epochs and epochs "
@@ -181,6 +209,4 @@ def _number(site: str, beta: Any) -> float:
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"beta of {site} must be a number, but it is {beta!r}; write for instance 4"
-        ) from None
+        raise InputError(f"beta of {site} must be a number, but it is {beta!r}; write for instance 4") from None

@@ -112,9 +112,7 @@ class TestActiveUnits:
         assert not active_units_by_variance(loc)[0].any()
         assert active_units_by_rate(rate)[0].all()
 
-    @pytest.mark.parametrize(
-        ("function", "value"), [(active_units_by_rate, 1.0), (active_units_by_variance, 2.0)]
-    )
+    @pytest.mark.parametrize(("function", "value"), [(active_units_by_rate, 1.0), (active_units_by_variance, 2.0)])
     def test_threshold(self, function, value):
         table = [[0.0, 0.0], [0.0, 2.0]]
         np.testing.assert_array_equal(function(table, threshold=0.99 * value)[0], [False, True])

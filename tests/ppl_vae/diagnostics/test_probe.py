@@ -28,9 +28,7 @@ def test_reaches_the_best_possible_accuracy(data):
     # The best boundary is linear, halfway: accuracy Phi(distance / 2). Fitting on 4000 costs under 0.001.
     assert abs(result.accuracy - stats.norm.cdf(0.75)) < 4 * result.standard_error + 0.001
     # The spread of a share of 4000, by scipy.
-    np.testing.assert_allclose(
-        result.standard_error, stats.binom(4000, result.accuracy).std() / 4000, rtol=1e-12
-    )
+    np.testing.assert_allclose(result.standard_error, stats.binom(4000, result.accuracy).std() / 4000, rtol=1e-12)
 
 
 def test_codes_without_information_give_chance(data):
@@ -43,9 +41,7 @@ def test_codes_without_information_give_chance(data):
 def test_does_not_depend_on_units_of_measurement(data):
     train_codes, train_labels, test_codes, test_labels = data
     factors, shift = np.array([1e4, 1e-6, 1e8]), 50.0  # unit 1 knows the class
-    moved = linear_probe(
-        train_codes * factors + shift, train_labels, test_codes * factors + shift, test_labels
-    )
+    moved = linear_probe(train_codes * factors + shift, train_labels, test_codes * factors + shift, test_labels)
     # Standardisation undoes both up to rounding: not more than a label or two at the boundary may turn.
     assert abs(moved.accuracy - linear_probe(*data).accuracy) <= 2 / 4000
 

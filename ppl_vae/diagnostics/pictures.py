@@ -1,0 +1,180 @@
+"""One picture of a fit: data, reconstructions, prior samples, latent means and the rate of each unit."""
+
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_variance
+from ppl_vae.diagnostics.store import checked_labels
+from ppl_vae.diagnostics.weights import inspect_draws, posterior_means
+from ppl_vae.errors import InputError
+from ppl_vae.training.engine import Engine
+
+__all__ = ["save_overview"]
+
+NUM_IMAGES, NUM_LINES = 10, 6  # data shown
+MAX_POINTS, MAX_LABELS, MAX_TICKS = 3000, 20, 15
+NUM_RATE_DRAWS = 8
+WIDTH = 11.0  # inches
+LEGEND = {"frameon": False, "markerscale": 2, "labelspacing": 0.3}
+THRESHOLD = 0.01  # nats, below which a unit is not in use
+ROWS = ("data", "mean of x at the\nposterior mean", "mean of x for\ndraws of the prior")
+
+
+def save_overview(
+    path: str | os.PathLike[str],
+    engine: Engine,
+    x: NDArray[Any],
+    *,
+    labels: ArrayLike | None = None,
+    title: str,
+    seed: int = 0,
+) -> None:
+    """Draw the overview of a fit as a PNG.
+
+    Above, some data, their reconstructions and draws of the prior: as images where a datum is (h, w), (h, w, 1)
+    or (h, w, 3), otherwise as lines. Below left, the posterior means of the two units of the first site that
+    vary most over data (of its only unit, their histogram); below right, the rate of every unit in nats.
+
+    Args:
+        path: The file; writing it atomically is the caller's part.
+        engine: What holds the fit.
+        x: Data, (n, *data_shape), n >= 2.
+        labels: Classes, (n,), for the colours of the points; more than 20 are not told apart.
+        title: What was fitted on what.
+        seed: Seed of the choice of data and of the draws.
+
+    Raises:
+        InputError: ``x`` holds fewer than 2 data or has no data axes, ``labels`` do not fit it, or a mean or
+            a rate is nan.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    data = np.asarray(x)
+    if data.ndim < 2 or len(data) < 2:
+        raise InputError(f"x must hold 2 data or more, one row each, but has shape {data.shape}; pass more data")
+    classes = None if labels is None else checked_labels(labels, len(data))
+    rng, is_image = np.random.default_rng(seed), _is_image(data.shape[1:])
+    shown = np.sort(rng.permutation(len(data))[: NUM_IMAGES if is_image else NUM_LINES])
+    means = inspect_draws(engine, data[shown], ("mean",), num_draws=1, seed=seed, latents="mean")["mean"][0]
+    rows = (data[shown], means, engine.generate(len(shown), seed=seed).mean)
+    points = np.sort(rng.permutation(len(data))[:MAX_POINTS])
+
+    heights = (_height_of_images(data.shape[1:]) if is_image else 4.0, 4.6)
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(textwrap.fill(title, 100))
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+    above, below = parts
+    (_draw_images if is_image else _draw_lines)(above, rows)
+    left, right = below.subplots(1, 2)
+    _draw_means(left, engine, data[points], None if classes is None else classes[points])
+    _draw_rates(right, engine, data[points], seed)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
+def _height_of_images(shape: tuple[int, ...]) -> float:
+    """Inches of the upper part: strips as wide as the page allows, none too thin to be seen."""
+    strip = 0.85 * WIDTH / NUM_IMAGES * shape[0] / shape[1]
+    return len(ROWS) * float(np.clip(strip + 0.1, 0.5, 2.0)) + 0.8
+
+
+def _draw_images(figure: Any, rows: Sequence[NDArray[Any]]) -> None:
+    low, high = float(rows[0].min()), float(rows[0].max())
+    span = (high - low) or 1.0
+    grid = figure.subplots(len(rows), 1)
+    for axes, images, name in zip(grid, rows, ROWS, strict=True):
+        strip = _strip(np.clip((images.astype(np.float64) - low) / span, 0.0, 1.0))
+        axes.imshow(strip, interpolation="nearest")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    grid[-1].set_xlabel(f"dark is {low:.3g}, bright is {high:.3g}: the smallest and the largest value of the data")
+
+
+def _strip(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Images (n, h, w[, c]) side by side with white between them, (h, n (w + gap) - gap, c)."""
+    if images.ndim == 3:
+        images = images[..., None]
+    gap = max(1, images.shape[2] // 14)
+    padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=1.0)
+    strip = np.concatenate(list(padded), axis=1)[:, :-gap]
+    return np.repeat(strip, 3, axis=-1) if strip.shape[-1] == 1 else strip
+
+
+def _draw_lines(figure: Any, rows: Sequence[NDArray[Any]]) -> None:
+    data, means, samples = (np.reshape(row, (len(row), -1)) for row in rows)
+    entries = np.arange(data.shape[1])
+    style = {"marker": "." if len(entries) <= 30 else "", "linewidth": 1.0}
+    grid = figure.subplots(2, len(data), sharex=True, sharey=True, squeeze=False)
+    for column, (upper, lower) in enumerate(grid.T):
+        upper.plot(entries, data[column], color="black", label="data", **style)
+        upper.plot(entries, means[column], color="C1", label="mean of x at the posterior mean", **style)
+        lower.plot(entries, samples[column], color="C0", label="mean of x for draws of the prior", **style)
+        lower.set_xlabel("entry of x")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("value of x")
+    handles = [*grid[0, 0].get_lines(), *grid[1, 0].get_lines()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+
+
+def _draw_means(axes: Any, engine: Engine, data: NDArray[Any], classes: NDArray[Any] | None) -> None:
+    site = engine.latents[0]
+    means = np.reshape(posterior_means(engine, data)[site], (len(data), -1))
+    variance = active_units_by_variance(means)[1]
+    units = np.argsort(-variance, kind="stable")[:2]
+    names = [f"{site}, unit {unit} (variance {variance[unit]:.3g})" for unit in units]
+    axes.set(xlabel=names[0], ylabel=names[1] if len(units) == 2 else "number of data")
+    axes.set_title(f"posterior means of {site}, {len(data)} data")
+
+    labels, members, colours = _groups(classes, len(data))
+    values = [means[rows][:, units] for rows in members]
+    if len(units) == 1:
+        columns = [value[:, 0] for value in values]
+        axes.hist(columns, bins=30, stacked=True, color=colours, label=labels)
+    else:
+        for value, label, colour in zip(values, labels, colours, strict=True):
+            axes.scatter(*value.T, s=8, color=colour, label=label, alpha=0.7, linewidths=0)
+        axes.axhline(0.0, color="0.85", linewidth=0.8, zorder=0)
+        axes.axvline(0.0, color="0.85", linewidth=0.8, zorder=0)
+    if classes is not None:
+        axes.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), **LEGEND)
+
+
+def _groups(classes: NDArray[Any] | None, num_data: int) -> tuple[list[str], list[NDArray[np.int64]], list[Any]]:
+    """Names of the labels, rows of the data that have them, and colours."""
+    from matplotlib import color_sequences
+
+    found = [] if classes is None else np.unique(classes).tolist()
+    if not 0 < len(found) <= MAX_LABELS:
+        return [f"{len(found)} labels,\nnot coloured"], [np.arange(num_data)], ["0.45"]
+    names = [name if len(name) <= 24 else f"{name[:21]}..." for name in map(str, found)]
+    palette = color_sequences["tab10" if len(found) <= 10 else "tab20"]
+    return names, [np.flatnonzero(classes == label) for label in found], palette[: len(found)]
+
+
+def _draw_rates(axes: Any, engine: Engine, data: NDArray[Any], seed: int) -> None:
+    found = inspect_draws(engine, data, ("rates",), num_draws=NUM_RATE_DRAWS, seed=seed)["rates"]
+    per_datum = {site: np.reshape(found[site].mean(axis=0), (len(data), -1)) for site in engine.latents}
+    rates = {site: active_units_by_rate(rate)[1] for site, rate in per_datum.items()}
+    step = -(-sum(map(len, rates.values())) // MAX_TICKS)
+    start, ticks, names = 0, [], []
+    for site, rate in rates.items():
+        axes.bar(start + np.arange(len(rate)), rate, label=f"{site}, in all {rate.sum():.3g} nats")
+        ticks += list(range(start, start + len(rate), step))
+        names += [str(unit) for unit in range(0, len(rate), step)]
+        start += len(rate) + 1
+    axes.set_xticks(ticks, names)
+    axes.set(title="rate of each unit", xlabel="unit", ylabel="KL of guide from model [nats per datum]")
+    # Room above the bars, so that the legend covers none; a floor, so that no rates at all look like none.
+    highest, lowest = max(map(max, rates.values())), min(map(min, rates.values()))
+    axes.set_ylim(min(0.0, 1.1 * lowest), max(highest, THRESHOLD) * (1.1 + 0.07 * len(rates)))
+    axes.legend(loc="upper right", frameon=False)

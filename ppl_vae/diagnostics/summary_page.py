@@ -1,0 +1,186 @@
+"""The record of a summary, as plain values and as a page for people; nats per datum.
+
+A trailing ``k`` is units of a latent site.
+"""
+
+import json
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.diagnostics.information import Information
+from ppl_vae.diagnostics.probe import ProbeResult
+from ppl_vae.training.files import strict_json
+
+__all__ = ["BAD_KHAT", "DELTA", "EPSILON", "THRESHOLD", "Estimate", "LogPxSummary", "SiteSummary", "Summary"]
+
+THRESHOLD = 0.01  # of variance and of rate in nats, for active units
+EPSILON, DELTA = 0.01, 0.05
+BAD_KHAT = 0.7
+WIDTH, MAX_UNITS = 100, 20  # of the page
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over data and its standard error, sd / sqrt(n)."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class SiteSummary:
+    """One latent site.
+
+    Attributes:
+        name: Name of the site.
+        how: How its rates were computed, "analytic" or "sampled".
+        rate: KL of guide from model, summed over units.
+        rate_per_unit: The same by unit, (k,).
+        variance_per_unit: Variance of the posterior mean over data, (k,).
+        active_by_variance: Units whose variance exceeds 0.01.
+        active_by_rate: Units whose rate exceeds 0.01 nats.
+        num_active_by_variance: How many.
+        num_active_by_rate: How many.
+        collapsed_fraction: Fraction of (epsilon, delta)-collapsed units, epsilon 0.01 nats and delta 0.05.
+    """
+
+    name: str
+    how: str
+    rate: Estimate
+    rate_per_unit: list[float]
+    variance_per_unit: list[float]
+    active_by_variance: list[bool]
+    active_by_rate: list[bool]
+    num_active_by_variance: int
+    num_active_by_rate: int
+    collapsed_fraction: float
+
+
+@dataclass(frozen=True)
+class LogPxSummary:
+    """Log p(x) by importance sampling.
+
+    Attributes:
+        mean: The plain estimate, a lower bound in expectation.
+        psis_mean: The same with Pareto smoothed weights; nan below 25 draws, like the two below.
+        median_khat: Median over data of the Pareto k of the weights.
+        bad_khat_share: Share of data with k above 0.7, whose estimate rests on few draws.
+        num_draws: Draws per datum.
+    """
+
+    mean: Estimate
+    psis_mean: Estimate
+    median_khat: float
+    bad_khat_share: float
+    num_draws: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarise` found.
+
+    Attributes:
+        num_data: Number n of data.
+        num_rate_draws: Draws per datum for rates, distortion and ELBO.
+        log_px: Log p(x).
+        elbo: Log p(x given z) less all rates, averaged over draws.
+        distortion: Minus log p(x given z), averaged over draws.
+        sites: Latent sites, in the model's order.
+        information: Mutual information and marginal KL of the first site, the top one, or None.
+        probe: Linear probe on the posterior means of all sites, or None.
+        not_estimated: Why ``information`` or ``probe`` is None, by name.
+        warnings: What in these numbers needs care.
+    """
+
+    num_data: int
+    num_rate_draws: int
+    log_px: LogPxSummary
+    elbo: Estimate
+    distortion: Estimate
+    sites: list[SiteSummary]
+    information: Information | None
+    probe: ProbeResult | None
+    not_estimated: dict[str, str]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts; what is not finite is None."""
+        plain: dict[str, Any] = json.loads(strict_json(asdict(self)))
+        return plain
+
+    def table(self) -> str:
+        """A page of at most 100 columns for people."""
+        blocks = [_quantities(self), *(_unit_table(site) for site in self.sites)]
+        blocks += ["\n".join(_wrapped(f"warning: {text}") for text in self.warnings)] if self.warnings else []
+        return "\n\n".join(blocks)
+
+
+def _quantities(summary: Summary) -> str:
+    log_px, information, probe = summary.log_px, summary.information, summary.probe
+    lines = [
+        f"{summary.num_data} data; nats per datum, +- standard error over data",
+        "",
+        _line("log p(x)", log_px.mean, f"{log_px.num_draws} draws, a lower bound"),
+        _smoothed_line(log_px),
+        _line("elbo", summary.elbo, f"{summary.num_rate_draws} draws"),
+        _line("distortion", summary.distortion, ""),
+        *(_line(f"rate {site.name}", site.rate, site.how) for site in summary.sites),
+    ]
+    top = summary.sites[0].name
+    if information is not None:
+        mutual = Estimate(information.mutual_information, information.mutual_information_standard_error)
+        marginal = Estimate(information.marginal_kl, information.marginal_kl_standard_error)
+        num_data = round(np.exp(information.ceiling))
+        lines += [
+            _line(f"mutual information {top}", mutual, f"at most log {num_data} = {information.ceiling:.3f}"),
+            _line(f"marginal KL {top}", marginal, f"rate less mutual information, {num_data} data"),
+        ]
+    if probe is not None:
+        share = Estimate(probe.accuracy, probe.standard_error)
+        note = f"share of labels right; the commonest label: {probe.majority_share:.3f}"
+        lines.append(_line("linear probe", share, note))
+    names = {"information": f"mutual information {top}", "probe": "linear probe"}
+    lines += [_wrapped(f"{names[key]}: not estimated, {why}") for key, why in summary.not_estimated.items()]
+    return "\n".join(lines)
+
+
+def _smoothed_line(log_px: LogPxSummary) -> str:
+    name = "log p(x), Pareto smoothed"
+    if np.isnan(log_px.bad_khat_share):
+        return f"{name}: not estimated, it needs 25 draws or more"
+    share, median = log_px.bad_khat_share, log_px.median_khat
+    return _line(name, log_px.psis_mean, f"k > {BAD_KHAT} for {share:.1%} of the data, median k {median:.2f}")
+
+
+def _unit_table(site: SiteSummary) -> str:
+    num_units = len(site.rate_per_unit)
+    order = np.argsort(np.negative(site.rate_per_unit), kind="stable")
+    collapsed = f"{site.collapsed_fraction:.1%}"
+    lines = [
+        f"latent {site.name}: {num_units} units",
+        f"active units {site.num_active_by_variance} by variance > {THRESHOLD}, "
+        f"{site.num_active_by_rate} by rate > {THRESHOLD} nats",
+        f"collapsed units {collapsed}: rate < {EPSILON} nats for all but {DELTA:.0%} of the data",
+        "  unit   rate [nats]   variance of the mean   active by",
+    ]
+    for unit in order[:MAX_UNITS]:
+        rate, variance = site.rate_per_unit[unit], site.variance_per_unit[unit]
+        by = {"variance": site.active_by_variance[unit], "rate": site.active_by_rate[unit]}
+        active = ", ".join(name for name, holds in by.items() if holds) or "-"
+        lines.append(f"{unit:6d}{rate:14.4f}{variance:23.4f}   {active}")
+    if num_units > MAX_UNITS:
+        rest = sum(site.rate_per_unit[unit] for unit in order[MAX_UNITS:])
+        lines.append(f"{num_units - MAX_UNITS} more units with smaller rates, together {rest:.4f} nats")
+    return "\n".join(lines)
+
+
+def _line(name: str, estimate: Estimate, note: str) -> str:
+    numbers = f"{estimate.value:11.3f} +- {estimate.standard_error:.3f}"
+    return f"{name:<27}{numbers:<22}{note}".rstrip()
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, width=WIDTH, subsequent_indent="  ")

@@ -1,0 +1,237 @@
+"""Draws of an engine's guide, their log weights and log p(x), the same for every backend; in nats per datum.
+
+Weights are unscaled: betas and plate sizes do not enter. A leading ``s`` is draws, then ``n`` data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.diagnostics.importance import importance_log_px, mean_and_standard_error, pareto_smooth
+from ppl_vae.errors import InputError
+from ppl_vae.training.engine import Engine, chunks
+
+__all__ = [
+    "LogPx",
+    "PosteriorDraws",
+    "estimate_log_px",
+    "inspect_draws",
+    "log_px",
+    "posterior_draws",
+    "posterior_means",
+]
+
+MAX_ROWS = 16384
+MAX_ENTRIES = 2**24  # of x in one piece: 64 MiB, and as much again for its mean
+BLOCK = 1024  # data whose weights are reduced at once, as the reductions copy them several times
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorDraws:
+    """Draws of the guide.
+
+    Attributes:
+        latents: Latent values by site, (s, n, *event); empty where they were not kept.
+        log_weight: log p(x, z) - log q(z given x) in nats, (s, n).
+    """
+
+    latents: Mapping[str, NDArray[Any]]
+    log_weight: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LogPx:
+    """Importance sampling estimates of log p(x), in nats.
+
+    Attributes:
+        value: Log mean weight per datum, (n,): a lower bound of log p(x) in expectation.
+        standard_error: Its standard error over draws, (n,); it means nothing where ``khat`` exceeds 0.7.
+        psis: The same with Pareto smoothed weights, (n,): less spread, but not a bound.
+        khat: Pareto k of the weights per datum, (n,); see `pareto_smooth` for values that are not finite.
+        num_draws: Number s of draws.
+    """
+
+    value: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    psis: NDArray[np.float64]
+    khat: NDArray[np.float64]
+    num_draws: int
+
+    @property
+    def mean(self) -> tuple[float, float]:
+        """Mean of ``value`` over data with its standard error, which covers the choice of data and the draws."""
+        return mean_and_standard_error(self.value)
+
+    @property
+    def psis_mean(self) -> tuple[float, float]:
+        """The same of ``psis``."""
+        return mean_and_standard_error(self.psis)
+
+
+def posterior_draws(
+    engine: Engine,
+    x: NDArray[Any],
+    *,
+    num_draws: int,
+    seed: int,
+    rows: int = MAX_ROWS,
+    keep_latents: bool = True,
+) -> PosteriorDraws:
+    """Draw latents from the guide and weigh them.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+        num_draws: Draws per datum, s.
+        seed: Seed of the draws; with it ``rows`` decides them.
+        rows: Most rows (a draw of a datum each) that the engine gets at once; fewer where data are large.
+        keep_latents: Whether to keep the latents; without them only 8 s n bytes are held.
+
+    Returns:
+        Latents by site and log weights.
+
+    Raises:
+        InputError: ``x`` has no data or no data axes, or ``num_draws`` or ``rows`` is below 1.
+    """
+    fields = ("latents", "log_weight") if keep_latents else ("log_weight",)
+    found = inspect_draws(engine, x, fields, num_draws=num_draws, seed=seed, rows=rows)
+    return PosteriorDraws(found.get("latents", {}), np.asarray(found["log_weight"], np.float64))
+
+
+def posterior_means(engine: Engine, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Means of the guide by site, (n, *event); below the top site given the means of the sites above.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+
+    Raises:
+        InputError: ``x`` has no data or no data axes.
+    """
+    found = inspect_draws(engine, x, ("loc",), num_draws=1, seed=0, latents="mean")
+    return {name: loc[0] for name, loc in found["loc"].items()}
+
+
+def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> LogPx:
+    """Estimate log p(x) per datum with draws from the guide.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+        num_draws: Draws per datum, s; 25 or more for a Pareto k.
+        seed: Seed of the draws.
+
+    Returns:
+        Estimates with standard errors and Pareto k.
+
+    Raises:
+        InputError: ``x`` has no data or no data axes, ``num_draws`` is below 1, or a weight is nan.
+
+    Source:
+        Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Vehtari et al., arXiv:1507.02646.
+    """
+    draws = posterior_draws(engine, x, num_draws=num_draws, seed=seed, keep_latents=False)
+    return estimate_log_px(draws.log_weight)
+
+
+def estimate_log_px(log_weight: NDArray[np.float64]) -> LogPx:
+    """Estimate log p(x) per datum from log weights.
+
+    Args:
+        log_weight: Log weights in nats, (s, n).
+
+    Returns:
+        Estimates with standard errors and Pareto k.
+
+    Raises:
+        InputError: The shape is not (s, n), or an entry is nan or +inf.
+
+    Example:
+        >>> import numpy as np
+        >>> estimate_log_px(np.full((30, 2), -4.5)).mean
+        (-4.5, 0.0)
+    """
+    blocks = [_estimate_block(log_weight[:, part]) for part in chunks(log_weight.shape[1], BLOCK)]
+    value, standard_error, psis, khat = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    return LogPx(value, standard_error, psis, khat, num_draws=len(log_weight))
+
+
+def _estimate_block(log_weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    smoothed = pareto_smooth(log_weight)
+    psis, _ = importance_log_px(smoothed.log_weight)
+    return (*importance_log_px(log_weight), psis, smoothed.khat)
+
+
+def inspect_draws(
+    engine: Engine,
+    x: NDArray[Any],
+    fields: Sequence[str],
+    *,
+    num_draws: int,
+    seed: int,
+    rows: int = MAX_ROWS,
+    latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+) -> dict[str, Any]:
+    """Inspect data under several draws, in pieces of one size and a smaller last one.
+
+    Two sizes at most, because JAX compiles each size anew.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+        fields: Names of the attributes of an ``Inspection`` to keep; ``log_weight`` is one.
+        num_draws: Draws per datum, s.
+        seed: Seed of the draws; piece i gets its i-th child.
+        rows: Most rows (a draw of a datum each) that the engine gets at once; fewer where data are large.
+        latents: "draw", "mean" as in ``Engine.inspect``, or values by site, (s, n, *event).
+
+    Returns:
+        By field an array (s, n, ...), or such arrays by site; ``how`` as it is.
+
+    Raises:
+        InputError: ``x`` has no data or no data axes, or ``num_draws`` or ``rows`` is below 1.
+    """
+    data = np.asarray(x)
+    _check(data, num_draws, rows)
+    num_rows = num_draws * len(data)
+    parts = chunks(num_rows, max(1, min(rows, MAX_ENTRIES // data[0].size)))
+    given = (
+        latents
+        if isinstance(latents, str)
+        else {name: np.reshape(value, (num_rows, *np.shape(value)[2:])) for name, value in latents.items()}
+    )
+    kept = []
+    for part, child in zip(parts, np.random.SeedSequence(seed).spawn(len(parts)), strict=True):
+        record = engine.inspect(
+            data[np.arange(part.start, part.stop) % len(data)],
+            # JAX keys take 32 bits.
+            seed=int(child.generate_state(1)[0]),
+            latents=given if isinstance(given, str) else {name: v[part] for name, v in given.items()},
+        )
+        kept.append([getattr(record, field) for field in fields])
+    columns = zip(*kept, strict=True)
+    return {field: _join(column, (num_draws, len(data))) for field, column in zip(fields, columns, strict=True)}
+
+
+def _join(pieces: Sequence[Any], shape: tuple[int, int]) -> Any:
+    """Pieces of rows, or mappings of them, as arrays (s, n, ...)."""
+    if isinstance(pieces[0], tuple):
+        return pieces[0]
+    if isinstance(pieces[0], Mapping):
+        return {name: _join([piece[name] for piece in pieces], shape) for name in pieces[0]}
+    rows = np.concatenate(pieces)
+    return rows.reshape(*shape, *rows.shape[1:])
+
+
+def _check(data: NDArray[Any], num_draws: int, rows: int) -> None:
+    if data.ndim < 2 or data.size == 0:
+        raise InputError(
+            f"x must have shape (num_data, *data_shape), none of them zero, but has shape {data.shape}; "
+            "pass one row per datum"
+        )
+    for name, value in (("num_draws", num_draws), ("rows", rows)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, but it is {value}; ask for one or more")
