@@ -32,8 +32,10 @@ from numpyro.infer import SVI
 from numpyro.infer import TraceMeanField_ELBO as NumPyroStockELBO
 from pyro.infer import TraceMeanField_ELBO as PyroStockELBO
 
+from ppl_vae.objective.pyro_program import PyroProgram
 from ppl_vae.plugins import find
 from ppl_vae.training.engine import StepOptions
+from ppl_vae.training.fused_adam import FusedAdam
 from ppl_vae.training.numpyro_engine import NumPyroEngine
 from ppl_vae.training.pyro_engine import PyroEngine
 
@@ -69,7 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
             floor = flops(*size) / matrix_rate(products, *size)
             lines += ["", f"## {name}, against hand-written {backend}", ""]
             lines += table(sides, floor, options.rounds)
-            print("\n".join(lines[-len(sides) - 6 :]), flush=True)
+            lines += ["", "Parts, each alone: " + parts(backend, *size)]
+            print("\n".join(lines[-len(sides) - 8 :]), flush=True)
     if options.record:
         Path(__file__).with_suffix(".md").write_text("# Time of a training step\n\n" + "\n".join(lines) + "\n")
 
@@ -94,6 +97,18 @@ def table(sides: dict[str, Side], floor: float, rounds: int) -> list[str]:
     return rows
 
 
+def parts(backend: str, *size: int) -> str:
+    """Microseconds of the parts of a step, each run alone, best of several: where the time goes."""
+    measured = torch_parts(*size) if backend == "torch" else jax_parts(*size)
+    seconds = {name: min(alternate({name: side}, 10)[name]) for name, side in measured.items()}
+    return ", ".join(f"{name} {value * 1e6:.0f} us" for name, value in seconds.items()) + "."
+
+
+def repeated(function: Callable[[], Any]) -> Side:
+    """A side that does one thing ``STEPS`` times."""
+    return lambda: [function() for _ in range(STEPS)]
+
+
 def alternate(sides: dict[str, Side], rounds: int) -> dict[str, list[float]]:
     """Seconds a step of each side in each round; two rounds first are not counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -115,9 +130,7 @@ def flops(d: int, hidden: int, k: int, batch: int) -> float:
     return 2.0 * batch * (3 * weights - d * hidden)
 
 
-def matrix_rate(
-    products: Callable[[int, int, int], Side], d: int, hidden: int, k: int, batch: int
-) -> float:
+def matrix_rate(products: Callable[[int, int, int], Side], d: int, hidden: int, k: int, batch: int) -> float:
     """Floating-point operations a second of the network's widest product in a backend, best of several."""
     seconds = min(alternate({"product": products(d, hidden, batch)}, 10)["product"])
     return 2.0 * batch * d * hidden / seconds
@@ -163,7 +176,8 @@ def pyro_sides(d: int, hidden: int, k: int, batch: int) -> dict[str, Side]:
 
     def stock(loss: Any) -> Side:
         program = build()
-        svi = pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": LEARNING_RATE}), loss)
+        adam = pyro.optim.Adam({"lr": LEARNING_RATE})  # type: ignore[attr-defined]
+        svi = pyro.infer.SVI(program.model, program.guide, adam, loss)
         return lambda: [svi.step(data[i], betas=betas) for i in index]
 
     return {
@@ -173,6 +187,62 @@ def pyro_sides(d: int, hidden: int, k: int, batch: int) -> dict[str, Side]:
         "our loss in stock SVI.step": stock(build_loss()),
         "stock TraceMeanField_ELBO in stock SVI.step": stock(PyroStockELBO()),
     }
+
+
+def torch_parts(d: int, hidden: int, k: int, batch: int) -> dict[str, Side]:
+    """Networks forward, Pyro's handlers and distributions around them, terms, backward, Adam."""
+    program = find("models", "beta_vae", "pyro").entry()((d,), **model_options(hidden, k))
+    loss = find("inference", "elbo", "pyro").entry()()
+    x = torch.as_tensor(problem(d, batch)[0][:batch])
+    run = PyroProgram(program.model, program.guide, (x,), {"betas": {"z": BETA}})
+    parameters = [p for p in program.parameters() if p.requires_grad]
+    adam, gradients = FusedAdam(parameters), [torch.ones_like(p) for p in parameters]
+
+    def quietly(function: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            with pyro.validation_enabled(False):
+                return function()
+
+        return call
+
+    value = quietly(lambda: loss.objective.measure(run).loss)()
+    traces = quietly(run.run)()
+    return {
+        "networks forward": repeated(lambda: program.decoder(program.encoder(x)[0])),
+        "guide and model with handlers, networks included": repeated(quietly(run.run)),
+        "terms": repeated(quietly(lambda: loss.objective.read(traces, run))),
+        "backward": repeated(lambda: torch.autograd.grad(value, parameters, retain_graph=True)),
+        "Adam": repeated(lambda: adam.step(gradients, LEARNING_RATE)),
+    }
+
+
+def jax_parts(d: int, hidden: int, k: int, batch: int) -> dict[str, Side]:
+    """Random numbers, Adam, and the gather of a batch, each in a scan."""
+    x, rows = problem(d, batch)
+    data, index = jnp.asarray(x), jnp.asarray(rows)
+    shapes = {"a": (hidden, d), "b": (2 * k, hidden), "c": (hidden, k), "d": (d, hidden)}
+    p = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    adam = optax.adam(LEARNING_RATE)
+
+    def draw(key: jax.Array, _: Any) -> Any:
+        key, noise = jax.random.split(key)
+        return key, jax.random.normal(noise, (batch, k)).sum()
+
+    def update(state: Any, _: Any) -> Any:
+        p, adam_state = state
+        updates, adam_state = adam.update(p, adam_state)
+        return (optax.apply_updates(p, updates), adam_state), None
+
+    scans = {
+        "random numbers": jax.jit(lambda: jax.lax.scan(draw, jax.random.key(0), None, STEPS)),
+        "Adam": jax.jit(lambda: jax.lax.scan(update, (p, adam.init(p)), None, STEPS)),
+        "gathering batches": jax.jit(lambda: jax.lax.map(lambda i: data[i].sum(0), index)),
+    }
+    return {name: partial(_wait_for, scan) for name, scan in scans.items()}
+
+
+def _wait_for(function: Callable[[], Any]) -> None:
+    jax.block_until_ready(function())
 
 
 def by_hand_in_torch(program: Any, data: torch.Tensor, index: Any) -> Side:

@@ -5,10 +5,14 @@ It prints the result of both and leaves two run folders, each with ``posterior.n
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+
+# For networks this small a second thread saves little, and on a busy machine it costs much.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ppl_vae import fit
 from ppl_vae.cli import progress_bar

@@ -7,6 +7,7 @@ Source:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpyro
@@ -84,7 +85,7 @@ def build(
         scale: Standard deviation of the Gaussian likelihood, the initial one if it is learned.
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
     """
-    options = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
+    options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
     return BetaVAE(
         make_encoder=partial(MLPEncoder, data_shape, latent_dim, **options),
         make_decoder=partial(MLPDecoder, latent_dim, data_shape, **options),

@@ -5,6 +5,7 @@ Source:
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -31,9 +32,7 @@ class BetaVAE(nn.Module):
         latent_dim: Size k of the latent variable.
     """
 
-    def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, likelihood: nn.Module, latent_dim: int
-    ) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: nn.Module, latent_dim: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.latent_dim = latent_dim
@@ -80,7 +79,7 @@ def build(
         scale: Standard deviation of the Gaussian likelihood, the initial one if it is learned.
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
     """
-    options = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
+    options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return BetaVAE(

@@ -137,6 +137,14 @@ _FIT_PARAMETERS = [
 ]
 
 
+# How options that are written as numbers are shown, and their defaults as they would be typed.
+_WRITTEN: dict[Any, tuple[str, Callable[[Any], str]]] = {
+    int: ("<int>", str),
+    float: ("<float>", str),
+    list[int]: ("<int,int,...>", lambda values: ",".join(map(str, values))),
+}
+
+
 def _declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
     from ppl_vae.options import options_of
     from ppl_vae.training.settings import FitSettings
@@ -148,7 +156,13 @@ def _declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
 
         declared += variant_options(find("models", words[1], _backend_in(words)))
     for option in declared:
-        yield _parameter(option.name, option.type, typer.Option(option.default, help=option.help))
+        if option.type in _WRITTEN:
+            # As text, for our own messages say which value was met.
+            metavar, text = _WRITTEN[option.type]
+            default = typer.Option(text(option.default), help=option.help, metavar=metavar)
+            yield _parameter(option.name, str, default)
+        else:
+            yield _parameter(option.name, option.type, typer.Option(option.default, help=option.help))
 
 
 def _backend_in(words: Sequence[str]) -> Any:
@@ -182,16 +196,21 @@ def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=1.0)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("", total=1.0)
 
-        def report(record: Mapping[str, Any], done: float) -> None:
-            terms = record["train"]
-            rate = sum(terms["rates"].values())
-            text = f"epoch {record['epoch']}  loss {terms['loss']:.2f}  D {terms['distortion']:.2f}  R {rate:.2f}"
-            bar.update(task, completed=done, description=text)
+    def report(record: Mapping[str, Any], done: float) -> None:
+        bar.start()  # not before there is something to show: a mistake is answered by its message alone
+        terms = record["train"]
+        rate = sum(terms["rates"].values())
+        text = f"epoch {record['epoch']}  loss {terms['loss']:.2f}  D {terms['distortion']:.2f}  R {rate:.2f}"
+        bar.update(task, completed=done, description=text)
 
+    try:
         yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _reported(command: Callable[..., None]) -> Callable[..., None]:

@@ -39,9 +39,7 @@ def active_units_by_variance(
     mean = _checked_table("loc", loc)
     _check_not_negative("threshold", threshold)
     if len(mean) < 2:
-        raise InputError(
-            "loc must hold 2 data or more for a variance over data, but it holds 1; encode more data"
-        )
+        raise InputError("loc must hold 2 data or more for a variance over data, but it holds 1; encode more data")
     variance = mean.var(axis=0, ddof=1)
     return variance > threshold, variance
 

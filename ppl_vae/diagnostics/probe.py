@@ -94,9 +94,7 @@ def _predict(
     return prediction
 
 
-def _checked(
-    part: str, codes: ArrayLike, labels: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+def _checked(part: str, codes: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     x, y = np.asarray(codes, np.float64), np.asarray(labels)
     if x.ndim != 2 or x.size == 0:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -82,7 +82,7 @@ class MLP(eqx.Module):
 
 def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
     # One product for the whole batch; the layer itself takes a single vector.
-    return x @ layer.weight.T + layer.bias
+    return x @ layer.weight.T + cast(Array, layer.bias)
 
 
 class MLPEncoder(MLP):

@@ -31,7 +31,7 @@ def local_module(name: str, module: nn.Module) -> None:
         return
     for key, parameter in module.named_parameters(prefix=name):
         if parameter.requires_grad:
-            parameter.unconstrained = weakref.ref(parameter)
+            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
             _own_parameter(parameter, constraint=torch.distributions.constraints.real, name=key)
 
 
@@ -59,7 +59,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in sizes)
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """Map (..., num_inputs) to (..., num_outputs)."""
         *hidden, last = self.layers
         for layer in hidden:

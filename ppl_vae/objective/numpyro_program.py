@@ -204,7 +204,7 @@ def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_pla
     return Site(
         name=name,
         fn=fn,
-        value=site["value"],
+        value=jnp.asarray(site["value"]),
         element_shape=shape[: len(shape) - len(fn.event_shape)],
         event_dim=event_dim,
         plate_scale=plate_scale,

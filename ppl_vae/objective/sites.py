@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 
 from ppl_vae.errors import InputError
 
@@ -66,7 +66,7 @@ class Site:
         """Sum of a quantity over the unmasked elements, scaled up to the full plates.
 
         Args:
-            elements: Array that broadcasts to ``element_shape``.
+            elements: Array or number that broadcasts to ``element_shape``, such as a parameter of ``fn``.
             weight: What the sum is multiplied by, such as one over the number of data.
 
         Returns:
@@ -78,7 +78,7 @@ class Site:
         """Sum of a quantity over each event, masked, not scaled.
 
         Args:
-            elements: Array that broadcasts to ``element_shape``.
+            elements: Array or number that broadcasts to ``element_shape``, such as a parameter of ``fn``.
 
         Returns:
             Array of the batch shape, (n,) in a single plate.
@@ -108,9 +108,11 @@ class Site:
         return tuple(range(-self.event_dim, 0))
 
     def _masked(self, elements: Any) -> Any:
-        if tuple(elements.shape) == self.element_shape and self.mask is None:
+        if self.mask is None and getattr(elements, "shape", None) == self.element_shape:
             return elements  # the hot path: no look-up of the array namespace
-        xp = array_namespace(elements)
+        xp = array_namespace(self.value)
+        if isinstance(elements, int | float) or is_numpy_array(elements):
+            elements = xp.asarray(elements)  # a parameter that the program gave as a number
         elements = xp.broadcast_to(elements, self.element_shape)
         if self.mask is None:
             return elements

@@ -170,9 +170,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[s
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in dense.items():
         if name == "__metadata__":
-            raise InputError(
-                f"array names must not be {name!r}, which safetensors keeps for itself; rename it"
-            )
+            raise InputError(f"array names must not be {name!r}, which safetensors keeps for itself; rename it")
         if array.dtype.name not in _STORED_DTYPES:
             raise InputError(
                 f"array {name!r} must have a dtype that safetensors stores, but it has {array.dtype}; "

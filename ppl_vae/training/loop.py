@@ -101,8 +101,8 @@ class TrainingLoop:
         self._remember()
         try:
             while self.progress.blocks < total and not self.progress.stopped:
-                self._remember()
                 self.pending.append(self._block())
+                self._remember()
                 self.report(self.pending[-1], self.progress.blocks / total)
                 if time.monotonic() - self.last_save >= self.settings.checkpoint_seconds:
                     self.save()

@@ -15,8 +15,10 @@ from ppl_vae.errors import InputError
 from ppl_vae.nets.parameters import check_names
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram
+from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+from ppl_vae.training.fused_adam import FusedAdam
 
 __all__ = ["PyroEngine"]
 
@@ -75,7 +77,7 @@ class PyroEngine:
         self.loss, self.options = loss, options
         self.x = self._on_device(x)
         self.tensors: list[Tensor] = list(self.parameters_by_name.values())
-        self.optimiser = torch.optim.Adam(self.tensors, lr=float(options.learning_rates[0]), fused=True)
+        self.optimiser = FusedAdam(self.tensors)
         self.captured: Step | None = None
         self.last_betas: tuple[tuple[float, ...], list[Tensor]] = (), []
         self.may_capture = options.capture and getattr(self.program, "capture", True)
@@ -88,9 +90,21 @@ class PyroEngine:
         """Terms (loss first) and gradients of one eager step on the module's own parameters."""
         terms = self.loss.terms(self.program.model, self.program.guide, x, betas=betas)
         gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
-        values = terms.combine(torch.Tensor.detach).flat()
-        self.term_names = list(values)
-        return list(values.values()), list(gradients)
+        self.site_names = list(terms.rates), list(terms.extras)
+        values = (terms.loss, terms.distortion, *terms.rates.values(), *terms.extras.values())
+        return [value.detach() for value in values], list(gradients)
+
+    def _named(self, columns: list[NDArray[np.float64]]) -> Arrays:
+        """Columns of what ``loss_step`` returns, as terms by name."""
+        loss, distortion, *others = columns
+        rates, extras = self.site_names
+        split = len(rates)
+        return Terms(
+            loss,
+            distortion,
+            dict(zip(rates, others[:split], strict=True)),
+            dict(zip(extras, others[split:], strict=True)),
+        ).flat()
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
@@ -98,19 +112,15 @@ class PyroEngine:
         rows = torch.as_tensor(indices, device=self.device).unbind()
         by_step = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
         rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
-        group, history = self.optimiser.param_groups[0], []
+        history = []
         with self._training_mode():
             for index, beta, rate in zip(rows, by_step, rates, strict=True):
                 terms, gradients = self._step(self._batch(self.x[index]), beta)
-                for parameter, gradient in zip(self.tensors, gradients, strict=True):
-                    parameter.grad = gradient
                 if self.options.clip_norm:
-                    nn.utils.clip_grad_norm_(self.tensors, self.options.clip_norm)
-                group["lr"] = rate
-                self.optimiser.step()
+                    gradients = self._clip(gradients)
+                self.optimiser.step(gradients, rate)
                 history.append(terms)
-        columns = (torch.stack(column).double().cpu().numpy() for column in zip(*history, strict=True))
-        return dict(zip(self.term_names, columns, strict=True))
+        return self._named([torch.stack(c).double().cpu().numpy() for c in zip(*history, strict=True)])
 
     def _step(self, x: Tensor, betas: tuple[float, ...]) -> tuple[list[Tensor], list[Tensor]]:
         if self.may_capture and self.captured is None:
@@ -119,6 +129,11 @@ class PyroEngine:
             return self.loss_step(self.tensors, x, dict(zip(self.latents, betas, strict=True)))
         with torch.no_grad():
             return self.captured(self.tensors, x, self._as_tensors(betas))
+
+    def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
+        norm = nn.utils.get_total_norm(gradients)
+        factor = (self.options.clip_norm / norm).clamp(max=1.0)
+        return [gradient * factor for gradient in gradients]
 
     def _as_tensors(self, betas: tuple[float, ...]) -> list[Tensor]:
         # A replay takes betas as tensors; most of the time they are those of the last step.
@@ -172,8 +187,8 @@ class PyroEngine:
     def state(self) -> Arrays:
         """Parameters, buffers, optimiser and generators; see ``engine.Engine``."""
         arrays = {f"program/{name}": _numpy(value) for name, value in self.program.state_dict().items()}
-        for (name, _), tensor in zip(self.parameters_by_name.items(), self.tensors, strict=True):
-            for slot, value in self.optimiser.state.get(tensor, {}).items():
+        for slot, values in self.optimiser.state.items():
+            for name, value in zip(self.parameters_by_name, values, strict=True):
                 arrays[f"optimiser/{slot}/{name}"] = _numpy(value)
         return arrays | {f"generator/{name}": _numpy(value) for name, value in self.generators.items()}
 
@@ -185,10 +200,9 @@ class PyroEngine:
             parts[part][name] = torch.as_tensor(np.array(value))
         self.program.load_state_dict(parts["program"])
         self.generators = parts["generator"]
-        self.optimiser.state.clear()
-        for key, tensor in parts["optimiser"].items():
-            slot, name = key.split("/", 1)
-            self.optimiser.state[self.parameters_by_name[name]][slot] = tensor.to(self.device)
+        for slot, tensors in self.optimiser.state.items():
+            for name, tensor in zip(self.parameters_by_name, tensors, strict=True):
+                tensor.copy_(parts["optimiser"][f"{slot}/{name}"])
 
     def snapshot(self) -> Arrays:
         """The state; see ``engine.Engine``."""

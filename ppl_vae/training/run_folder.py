@@ -221,9 +221,7 @@ class RunFolder:
         """
         path = self.path / _METRICS
         if num_lines < 0:
-            raise InputError(
-                f"num_lines must be 0 or more, but it is {num_lines}; pass how many records to keep"
-            )
+            raise InputError(f"num_lines must be 0 or more, but it is {num_lines}; pass how many records to keep")
         kept = list(itertools.islice(self._metric_lines(), num_lines))
         if len(kept) < num_lines:
             raise InputError(
@@ -239,9 +237,7 @@ class RunFolder:
         with storage_errors("read", path), path.open("rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))
 
-    def write_checkpoint(
-        self, name: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
-    ) -> None:
+    def write_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Write ``checkpoint-<name>.safetensors``, atomically.
 
         Args:

@@ -177,8 +177,7 @@ def learning_rates(
     progress = np.maximum(steps - warmup_steps, 0) / (num_steps - warmup_steps)
     left = {
         "constant": np.ones(num_steps),
-        "cosine": np.cos(0.5 * np.pi * progress)
-        ** 2,  # (1 + cos) / 2 would round to 0 at the end of long runs
+        "cosine": np.cos(0.5 * np.pi * progress) ** 2,  # (1 + cos) / 2 would round to 0 at the end of long runs
         "linear": 1.0 - progress,
     }
     fraction = final_fraction + (1.0 - final_fraction) * left[kind]

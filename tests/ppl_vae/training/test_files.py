@@ -282,9 +282,7 @@ def test_generators_continue_where_they_were(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["complex64", "longdouble", "O", "U3", "M8[s]"])
 def test_a_dtype_the_format_lacks_is_refused(tmp_path, dtype):
-    with pytest.raises(
-        InputError, match=r"array 'w' must have a dtype .* but it has .*; convert it to one of"
-    ):
+    with pytest.raises(InputError, match=r"array 'w' must have a dtype .* but it has .*; convert it to one of"):
         write_arrays(tmp_path / "a", {"ok": np.ones(2), "w": np.ones(2).astype(dtype)}, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -299,9 +297,7 @@ def test_the_name_the_format_keeps_is_refused(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, reader, length):
     write_arrays(tmp_path / "a", {"w": np.ones(100)}, {})
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:length])
-    with pytest.raises(
-        InputError, match=r"a must be a whole safetensors file, but it is not \(.+\); remove it"
-    ):
+    with pytest.raises(InputError, match=r"a must be a whole safetensors file, but it is not \(.+\); remove it"):
         reader(tmp_path / "a")
 
 

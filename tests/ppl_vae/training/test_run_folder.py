@@ -96,9 +96,7 @@ def test_a_file_is_no_place_for_a_run(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(InputError, match=r"out must name a folder, but .*a is a file; choose another --out"):
         RunFolder.create(tmp_path / "a", {})
-    with pytest.raises(
-        InputError, match=r"cannot create the run folder .*b: Not a directory; check that path"
-    ):
+    with pytest.raises(InputError, match=r"cannot create the run folder .*b: Not a directory; check that path"):
         RunFolder.create(tmp_path / "a" / "b", {})
 
 
@@ -160,14 +158,10 @@ def test_only_runs_open(tmp_path):
         InputError, match=r"run must be the folder of a run, but .*none does not exist; pass a folder"
     ):
         RunFolder.open(tmp_path / "none")
-    with pytest.raises(
-        InputError, match=r"run must be a folder with run\.json, but .* has none; pass a folder"
-    ):
+    with pytest.raises(InputError, match=r"run must be a folder with run\.json, but .* has none; pass a folder"):
         RunFolder.open(tmp_path)
     (tmp_path / "a").touch()
-    with pytest.raises(
-        InputError, match=r"run must be the folder of a run, but .*a is a file; pass a folder"
-    ):
+    with pytest.raises(InputError, match=r"run must be the folder of a run, but .*a is a file; pass a folder"):
         RunFolder.open(tmp_path / "a")
 
 
@@ -277,9 +271,7 @@ def test_metrics_come_back_in_order(run):
     assert list(run.read_metrics()) == []
     run.append_metrics([metric(0), metric(1)])
     run.append_metrics([])
-    run.append_metrics(
-        [{"step": np.int64(2), "loss": np.float64(1 / 3), "rates": np.ones(2), "text": "a\nb"}]
-    )
+    run.append_metrics([{"step": np.int64(2), "loss": np.float64(1 / 3), "rates": np.ones(2), "text": "a\nb"}])
     expected = [metric(0), metric(1), {"step": 2, "loss": 1 / 3, "rates": [1.0, 1.0], "text": "a\nb"}]
     assert list(run.read_metrics()) == expected
 
@@ -435,9 +427,7 @@ def test_a_missing_checkpoint_names_those_there_are(run):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b", "a\n", "é"])
 def test_a_name_that_is_no_file_name_is_refused(run, name):
     for call in (lambda: run.write_checkpoint(name, {}, {}), lambda: run.read_checkpoint(name)):
-        with pytest.raises(
-            InputError, match="checkpoint names must consist of letters, .* does not; rename it"
-        ):
+        with pytest.raises(InputError, match="checkpoint names must consist of letters, .* does not; rename it"):
             call()
 
 

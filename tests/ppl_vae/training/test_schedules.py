@@ -87,24 +87,18 @@ def test_bad_betas_are_refused(bad):
 
 
 def test_bad_lengths_are_refused():
-    with pytest.raises(
-        InputError, match="beta warmup_steps must be 0 or more, but it is -1; 0 is no warm-up"
-    ):
+    with pytest.raises(InputError, match="beta warmup_steps must be 0 or more, but it is -1; 0 is no warm-up"):
         BetaSchedule(1.0, -1)
     for call in (
         BetaSchedule(1.0).values,
         BetaSchedule(1.0).check,
         lambda n: learning_rates("cosine", 0.1, n),
     ):
-        with pytest.raises(
-            InputError, match="num_steps must be 1 or more, but it is 0; train for at least one"
-        ):
+        with pytest.raises(InputError, match="num_steps must be 1 or more, but it is 0; train for at least one"):
             call(0)
 
 
-@pytest.mark.parametrize(
-    ("text", "target"), [("4", 4.0), (" 0.5 ", 0.5), ("1e-3", 1e-3), (0, 0.0), (2.5, 2.5)]
-)
+@pytest.mark.parametrize(("text", "target"), [("4", 4.0), (" 0.5 ", 0.5), ("1e-3", 1e-3), (0, 0.0), (2.5, 2.5)])
 def test_a_number_is_a_constant_beta(text, target):
     assert parse_beta(text) == BetaSchedule(target, warmup_steps=0)
 
@@ -189,16 +183,12 @@ def test_no_step_is_lost_to_a_learning_rate_of_zero(kind, num_steps):
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1e-3, float("nan"), float("inf")])
 def test_a_learning_rate_is_positive(learning_rate):
-    with pytest.raises(
-        InputError, match=f"learning_rate must be positive and finite, but it is {learning_rate}"
-    ):
+    with pytest.raises(InputError, match=f"learning_rate must be positive and finite, but it is {learning_rate}"):
         learning_rates("constant", learning_rate, 10)
 
 
 def test_an_unknown_kind_lists_the_known():
-    with pytest.raises(
-        InputError, match="must be one of constant, cosine, linear, but it is 'step'; choose one"
-    ):
+    with pytest.raises(InputError, match="must be one of constant, cosine, linear, but it is 'step'; choose one"):
         learning_rates("step", 0.1, 10)
 
 
@@ -210,7 +200,5 @@ def test_a_warm_up_is_shorter_than_the_run(warmup_steps):
 
 @pytest.mark.parametrize("final_fraction", [-0.1, 1.1, float("nan")])
 def test_a_final_fraction_is_a_fraction(final_fraction):
-    with pytest.raises(
-        InputError, match=f"final_fraction must be from 0 to 1, but it is {final_fraction}; pass"
-    ):
+    with pytest.raises(InputError, match=f"final_fraction must be from 0 to 1, but it is {final_fraction}; pass"):
         learning_rates("linear", 0.1, 10, final_fraction=final_fraction)

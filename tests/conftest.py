@@ -1,0 +1,47 @@
+"""What every test starts from: a clean Pyro, backends in float64 by fixture, GPU tests skipped without one."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from tests.backends import CLASSES
+from tests.helpers import needs
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _has_cuda():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_cuda():
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def clean_pyro():
+    """Pyro keeps parameters and validation for the whole process."""
+    if "pyro" in sys.modules:
+        import pyro
+
+        pyro.clear_param_store()
+        pyro.enable_validation(True)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("pyro", marks=needs("torch", "pyro")),
+        pytest.param("numpyro", marks=needs("jax", "numpyro", "equinox", "optax")),
+    ]
+)
+def ppl(request):
+    """Each backend of ``tests.backends`` in turn, in float64."""
+    backend = CLASSES[request.param]()
+    with backend.float64():
+        yield backend

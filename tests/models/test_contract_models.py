@@ -1,0 +1,218 @@
+"""What every variant of ``models/`` keeps: the files are found by their names, so a new one is tested at once."""
+
+import inspect as python_inspect
+import re
+from functools import partial
+from types import FunctionType
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from ppl_vae.objective.elbo import ELBO
+from ppl_vae.objective.inspection import inspect
+from ppl_vae.training.engine import UnitBetas
+from tests.backends import CLASSES
+from tests.helpers import BACKENDS, ROOT, load_file, needs
+
+BOTH = needs("torch", "pyro", "jax", "numpyro", "equinox", "optax")
+FILES = sorted(path.stem for path in (ROOT / "models").glob("*.py"))
+VARIANTS = sorted({stem.rpartition("_")[0] for stem in FILES})
+SHAPE = (3, 2)
+SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1}
+# Binary data suit every likelihood.
+X = np.random.default_rng(8).integers(0, 2, (4, *SHAPE)).astype(float)
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def options_of(variant, backend):
+    """Parameters of a variant's ``build`` by name."""
+    return python_inspect.signature(load_file(f"models/{variant}_{backend}.py").build).parameters
+
+
+def build(ppl, variant, **options):
+    """A variant at a size that is quick to run."""
+    small = {name: size for name, size in SMALL.items() if name in options_of(variant, ppl.name)}
+    return ppl.build(variant, SHAPE, **(small | options))
+
+
+def noise_for(ppl, program):
+    """Noise for each latent of a program, made from its shapes."""
+    shapes = {}
+
+    def read(traces, _):
+        shapes.update({name: site.shape for name, site in traces.guide.items()})
+        return {}
+
+    ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
+    rng = np.random.default_rng(1)
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def terms(ppl, program, weights, **options):
+    """Terms of a program on given weights as numbers."""
+    pair, options = (program.model, program.guide), {"betas": UnitBetas()} | options
+    return ppl.numbers(ppl.terms(ELBO(), pair, ppl.array(X), **options, **ppl.set_weights(program, weights, X)))
+
+
+@each_variant
+def test_a_variant_has_a_file_for_each_backend(variant):
+    assert {f"{variant}_pyro", f"{variant}_numpyro"} <= set(FILES)
+
+
+@BOTH
+@each_variant
+def test_signatures_are_equal_and_are_a_configuration(variant):
+    pyro, numpyro = (options_of(variant, backend) for backend in CLASSES)
+    assert list(pyro.values()) == list(numpyro.values())
+    assert next(iter(pyro)) == "data_shape"
+    hints = get_type_hints(load_file(f"models/{variant}_pyro.py").build)
+    for name in list(pyro)[1:]:
+        parameter, hint = pyro[name], hints[name]
+        assert parameter.kind is parameter.KEYWORD_ONLY, name
+        assert parameter.default is not parameter.empty, name
+        assert hint in (int, float, bool, str, list[int]) or get_origin(hint) is Literal, name
+    assert pyro["seed"].default == 0
+
+
+@BACKENDS
+@each_variant
+def test_options_are_documented_and_the_default_loss_exists(variant, backend):
+    module = load_file(f"models/{variant}_{backend}.py")
+    arguments = python_inspect.getdoc(module.build).split("Args:")[1].split("\n\n")[0]
+    assert re.findall(r"^    (\w+): \S", arguments, re.MULTILINE) == list(options_of(variant, backend))
+    assert (ROOT / "inference" / f"{module.DEFAULT_LOSS}_{backend}.py").exists()
+
+
+@each_variant
+def test_programs_take_data_a_condition_and_betas(ppl, variant):
+    program = build(ppl, variant)
+    for function in (program.model, program.guide):
+        x, c, betas = python_inspect.signature(function).parameters.values()
+        assert (x.name, c.name, c.default, betas.name) == ("x", "c", None, "betas")
+        assert betas.kind is betas.KEYWORD_ONLY
+
+
+def option_sets(variant):
+    """Each likelihood of a variant, and each with one of its switches turned; no number at its default."""
+    options = options_of(variant, "pyro")
+    numbers = {name: 0.7 * o.default for name, o in options.items() if o.annotation is float}
+    names = get_args(options["likelihood"].annotation) if "likelihood" in options else ()
+    switches = [{}] + [{name: not o.default} for name, o in options.items() if o.annotation is bool]
+    likelihoods = [{"likelihood": name} for name in names] or [{}]
+    return [numbers | likelihood | switch for likelihood in likelihoods for switch in switches]
+
+
+@BOTH
+@each_variant
+def test_backends_agree_from_equal_weights_and_noise(variant):
+    for options in option_sets(variant):
+        results, weights, noise = [], None, None
+        for make in CLASSES.values():
+            ppl = make()
+            with ppl.float64():
+                program = build(ppl, variant, **options)
+                weights, noise = weights or ppl.initial_weights(program, X), noise or noise_for(ppl, program)
+                betas = {name: 0.5 + 2.0 * level for level, name in enumerate(noise)}
+                results.append(ppl.evaluate(program, weights, X, objective=ELBO(), noise=noise, betas=betas))
+        # Terms, log densities by site, gradients by weight.
+        for pyro, numpyro in zip(*results, strict=True):
+            assert set(pyro) == set(numpyro)
+            for name in pyro:
+                # The same sums of some hundred numbers in another order, in float64.
+                message = f"{name} with {options}"
+                np.testing.assert_allclose(pyro[name], numpyro[name], rtol=1e-10, atol=1e-12, err_msg=message)
+
+
+@each_variant
+def test_shapes_and_sites(ppl, variant):
+    program, seen = build(ppl, variant), {}
+
+    def read(traces, program):
+        seen.update(latents=traces.latents, observed=[site.name for site in traces.observed])
+        seen.update(num_data=traces.num_data)
+        found = inspect(program)
+        generated = program.generate()
+        return {"mean": found.mean, "log_weight": found.log_weight, "x": generated["x"].value}
+
+    found = ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
+    assert {name: value.shape for name, value in found.items()} == {
+        "mean": X.shape,
+        "log_weight": (len(X),),
+        "x": X.shape,
+    }
+    assert seen["latents"] == ["z"] or set(seen["latents"]) == {f"z{n + 1}" for n in range(len(seen["latents"]))}
+    assert seen["observed"] in (["x"], ["c", "x"])
+    assert seen["num_data"] == len(X)
+
+
+@each_variant
+def test_a_seed_fixes_the_weights_and_the_loss(ppl, variant):
+    programs = [build(ppl, variant, seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (ppl.initial_weights(program, X) for program in programs)
+    for name, value in first.items():
+        np.testing.assert_array_equal(again[name], value)
+    assert any(not np.array_equal(other[name], value) for name, value in first.items())
+    assert terms(ppl, programs[0], first, seed=3) == terms(ppl, programs[1], first, seed=3)
+
+
+@each_variant
+def test_betas_act_on_the_rates_alone(ppl, variant):
+    program = build(ppl, variant)
+    weights, noise = ppl.initial_weights(program, X), noise_for(ppl, program)
+    low = terms(ppl, program, weights, betas=dict.fromkeys(noise, 0.5), noise=noise)
+    betas = {name: 2.0 + level for level, name in enumerate(noise)}
+    high = terms(ppl, program, weights, betas=betas, noise=noise)
+    change = sum((betas[name] - 0.5) * low[f"rate/{name}"] for name in noise)
+    np.testing.assert_allclose(high["loss"] - low["loss"], change, rtol=1e-10)
+    for name in low.keys() - {"loss"}:
+        np.testing.assert_array_equal(high[name], low[name])
+
+
+@each_variant
+def test_stock_svi_trains_the_program_it_is_given(ppl, variant):
+    trained, bystander = (build(ppl, variant) for _ in range(2))
+    before = ppl.initial_weights(bystander, X)
+    loss = ppl.build_loss(load_file(f"models/{variant}_{ppl.name}.py").DEFAULT_LOSS)
+    _, after = ppl.fit(trained, loss, X, UnitBetas(), num_steps=2, learning_rate=0.01)
+    assert set(after) == set(before)
+    assert all(not np.array_equal(after[name], before[name]) for name in before)
+    for name, value in ppl.initial_weights(bystander, X).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@needs("torch", "pyro")
+@each_variant
+def test_pyro_programs_leave_the_global_parameter_store_empty(variant):
+    import pyro
+
+    ppl = CLASSES["pyro"]()
+    ppl.fit(build(ppl, variant), ppl.loss(ELBO()), X, UnitBetas(), num_steps=1, learning_rate=0.01)
+    assert len(pyro.get_param_store()) == 0
+
+
+@needs("jax", "numpyro", "equinox", "optax")
+@each_variant
+def test_numpyro_programs_hold_no_arrays_and_initialise_over_keys(variant):
+    ppl = CLASSES["numpyro"]()
+    program = build(ppl, variant, seed=3)
+    assert not [value for value in reachable(program) if isinstance(value, ppl.jax.Array | np.ndarray)]
+    keys = ppl.jax.random.split(ppl.jax.random.key(0), 3)
+    many = ppl.jax.eval_shape(ppl.jax.vmap(lambda key: ppl.initial_params(program, X, key)), keys)
+    assert {leaf.shape[0] for leaf in ppl.jax.tree.leaves(many)} == {3}
+
+
+def reachable(value, depth=6):
+    """Whatever an object holds in fields, containers, partial functions and closures."""
+    yield value
+    if not depth or isinstance(value, type):
+        return
+    parts = list(vars(value).values()) if hasattr(value, "__dict__") else []
+    if isinstance(value, dict | list | tuple):
+        parts = list(value.values() if isinstance(value, dict) else value)
+    elif isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, FunctionType):
+        parts = [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
+    for part in parts:
+        yield from reachable(part, depth - 1)

@@ -1,0 +1,57 @@
+"""Fitted runs that several files share, and a cache that spares JAX compiling the same program twice."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.helpers import needs
+from tests.toy_fits import TOY, toy_data
+
+COMPILATION_CACHE = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """In the environment, so that processes that tests start have it too."""
+    values = {**COMPILATION_CACHE, "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name.upper(), str(value))
+            if "jax" in sys.modules:
+                sys.modules["jax"].config.update(name, value)
+        yield
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("pyro", marks=needs("torch", "pyro")),
+        pytest.param("numpyro", marks=needs("jax", "numpyro", "equinox", "optax")),
+    ],
+)
+def fitted(request, tmp_path_factory):
+    """A finished run of each backend, three epochs on 200 digits with labels, and what it was made of."""
+    import ppl_vae
+
+    x, labels = toy_data()
+    out = tmp_path_factory.mktemp("runs") / request.param
+    records = []
+    run = ppl_vae.fit(
+        "beta_vae",
+        x,
+        labels=labels,
+        backend=request.param,
+        beta=2.0,
+        epochs=3,
+        batch_size=32,
+        checkpoint_seconds=0,
+        out=out,
+        report=lambda record, done: records.append((record, done)),
+        **TOY,
+    )
+    return SimpleNamespace(run=run, backend=request.param, x=x, labels=labels, reports=records)
