@@ -9,6 +9,7 @@ mislead. What stands in their place is log p(x) per datum, in ``constant_data``.
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def to_arviz(
 def write_store(path: str | os.PathLike[str], store: Any) -> None:
     """Write a container as netCDF to exactly this path, over what is there.
 
+    The file is made in memory, for HDF5 crashes the process that could not complete a file, on a full disk.
+
     Args:
         path: The file; writing it atomically is the caller's part.
         store: What `to_arviz` or `read_store` gave.
@@ -113,8 +116,20 @@ def write_store(path: str | os.PathLike[str], store: Any) -> None:
     Raises:
         InputError: The operating system refused.
     """
+    import xarray as xr
+
+    is_tree = isinstance(store, xr.DataTree)
+    groups = {
+        n: store[n].to_dataset() if is_tree else store[n] for n in (store.children if is_tree else store.groups())
+    }
+    encoding = {
+        f"/{name}": {v: {"zlib": True} for v, a in group.variables.items() if a.dtype.kind in "iuf"}
+        for name, group in groups.items()
+    }
+    file = BytesIO()
+    xr.DataTree.from_dict(groups).to_netcdf(file, engine="h5netcdf", encoding=encoding)
     with storage_errors("write", Path(path)):
-        store.to_netcdf(os.fspath(path), engine="h5netcdf")
+        Path(path).write_bytes(file.getvalue())
 
 
 def read_store(path: str | os.PathLike[str]) -> Any:

@@ -133,4 +133,6 @@ class MLPDecoder(MLP):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (..., k) to (..., *data_shape)."""
-        return super().forward(z).unflatten(-1, self.data_shape)
+        outputs = super().forward(z)
+        # A view that changes nothing still costs a node of automatic differentiation.
+        return outputs if len(self.data_shape) == 1 else outputs.unflatten(-1, self.data_shape)

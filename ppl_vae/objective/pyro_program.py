@@ -159,11 +159,11 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
     """
     event_dim, masks = 0, []
     while True:
-        if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, event_dim))
-            fn = fn.base_dist
-        elif isinstance(fn, Independent):
+        if isinstance(fn, Independent):
             event_dim += fn.reinterpreted_batch_ndims
+            fn = fn.base_dist
+        elif isinstance(fn, MaskedDistribution):
+            masks.append((fn._mask, event_dim))
             fn = fn.base_dist
         elif isinstance(fn, ExpandedDistribution):
             fn = fn.base_dist
@@ -187,7 +187,7 @@ def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
             plate_scale *= _full_size(frame) / frame.size
         if frame.name == data_plate:
             num_data = _full_size(frame) * _outer_sizes(node["cond_indep_stack"], frame)
-    shape = tuple(node["fn"].shape())
+    shape = (*node["fn"].batch_shape, *node["fn"].event_shape)
     return Site(
         name=name,
         fn=fn,

@@ -6,7 +6,7 @@ from shutil import copyfile
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend
 from ppl_vae.training.files import storage_errors
-from ppl_vae.training.run import FINAL, SPLITS_FILE, Run
+from ppl_vae.training.run import FINAL, SPLITS_FILE, Run, open_folder
 from ppl_vae.training.run_folder import RunFolder
 
 __all__ = ["convert"]
@@ -26,7 +26,7 @@ def convert(path: str | Path, *, backend: Backend, out: str | Path | None = None
     Raises:
         InputError: The run is unfinished, made from an object, or in that backend already.
     """
-    source = RunFolder.open(path)
+    source = open_folder(path)
     record = source.record
     if record["model"]["backend"] == backend:
         raise InputError(f"backend must be the other one, but {path} is in {backend} already; use it as it is")

@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from ppl_vae.training.run import (
     FINAL,
     SPLITS_FILE,
     Run,
+    open_folder,
     prepare_from_record,
     rebuild_program,
     recorded_plugin,
@@ -88,7 +89,7 @@ def fit(
     _check_files(built, chosen)
     record = _record(built, chosen, prepared, settings, betas)
     folder = RunFolder.create(out or _new_path(built), record)
-    with folder.lock():
+    with folder.lock(), _recorded_end(folder):
         _keep_files(folder, built, chosen, prepared)
         return _train(folder, built, chosen, prepared, settings, betas, engine, report, None)
 
@@ -108,7 +109,7 @@ def resume(
     Raises:
         InputError: The folder is no run, is finished, or its data or files changed.
     """
-    folder = RunFolder.open(path)
+    folder = open_folder(path)
     with folder.lock():
         record = folder.record
         if record["status"] == "finished":
@@ -125,7 +126,22 @@ def resume(
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
-        return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest)
+        with _recorded_end(folder):
+            return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest)
+
+
+@contextmanager
+def _recorded_end(folder: RunFolder) -> Iterator[None]:
+    """Let the record say how a run ended that did not finish."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder.update_record(status="interrupted")
+        raise KeyboardInterrupt(f"continue the fit by `ppl-vae resume {folder.path}`") from None
+    except InputError as error:
+        with suppress(InputError):  # of a disk that is full
+            folder.update_record(status=f"failed: {error}")
+        raise
 
 
 def _prepare_engine(
@@ -173,20 +189,12 @@ def _train(
     if checkpoint is not None:
         loop.load(checkpoint)
     folder.update_record(status="running")
-    try:
-        selected = loop.run()
-        engine.load_parameters(selected)
-        result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
-        folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
-        run = Run(folder, program, engine, data)
-        _write_products(run)
-    except KeyboardInterrupt:
-        folder.update_record(status="interrupted")
-        raise KeyboardInterrupt(f"continue the fit by `ppl-vae resume {folder.path}`") from None
-    except InputError as error:
-        with suppress(InputError):  # of a disk that is full
-            folder.update_record(status=f"failed: {error}")
-        raise
+    selected = loop.run()
+    engine.load_parameters(selected)
+    result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
+    folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
+    run = Run(folder, program, engine, data)
+    _write_products(run)
     folder.update_record(
         status="finished",
         result=result,

@@ -62,7 +62,7 @@ class Run:
         Raises:
             InputError: The folder is no finished run, or its model file was changed.
         """
-        folder = RunFolder.open(path)
+        folder = open_folder(path)
         record = folder.record
         if FINAL not in folder.checkpoints() or "result" not in record:
             raise InputError(
@@ -238,6 +238,25 @@ class Run:
                 f"x must have shape (n, {', '.join(map(str, shape))}), but it is {array.shape}; reshape it"
             )
         return array
+
+
+def open_folder(path: str | Path) -> RunFolder:
+    """Open the folder of a run that a fit wrote.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: It is no run folder, or its record is not that of a fit.
+    """
+    folder = RunFolder.open(path)
+    missing = {"status", "model", "loss", "data", "settings", "betas", "versions"} - folder.record.keys()
+    if missing:
+        raise InputError(
+            f"run must be a folder that `ppl-vae fit` wrote, but {folder.path}/run.json lacks "
+            f"{', '.join(sorted(missing))}; pass another folder"
+        )
+    return folder
 
 
 def rebuild_program(folder: RunFolder, *, backend: Backend | None = None, program: Any = None) -> Program:

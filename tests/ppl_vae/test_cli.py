@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -91,17 +90,15 @@ def test_no_words_at_all_are_answered_with_help(command):
     assert "Usage: ppl-vae" in done.err
 
 
-@pytest.mark.parametrize("words", [["resume"], ["diagnose"], ["convert"], ["list"], ["fit"]])
-def test_help_of_every_command_explains_every_option(command, words):
-    done = command(*words, "--help")
-    assert done.code == 0
-    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)(.*(?:\n {4,}.*)*)", done.out, re.M)
-    assert ("--help", "                  Show this message and exit.") in [
-        (n, t[:45].rstrip()) for n, t in options
-    ] or [text for name, text in options if name == "--help"]
-    for name, text in options:
-        words_of_help = re.sub(r"<[^>]*>|\[[^\]]*\]|/ --[\w-]+", "", text).split()
-        assert len(words_of_help) >= 1, name
+@pytest.mark.parametrize("name", ["fit", "resume", "diagnose", "convert", "list"])
+def test_help_of_every_command_explains_every_option(command, name):
+    done = command(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    options = re.findall(r"^  (--[\w-]+)(.*(?:\n {4,}.*)*)", done.out, re.M)
+    assert options[-1][0] == "--help"
+    for option, text in options:
+        # What is left without types, defaults and negations.
+        assert re.sub(r"<[^>]*>|\[[^\]]*\]|/ --[\w-]+", "", text).split(), option
 
 
 @BACKENDS
@@ -353,44 +350,39 @@ def test_an_interrupt_exits_with_130(command, monkeypatch, where):
 
 
 # The limit holds for every file: neither Python nor matplotlib may write a torn one of its own.
-LIMITED = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/nowhere"}
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from ppl_vae.cli import main
+main({words})
+"""
 
 
-@pytest.mark.parametrize("limit", [100, 3000, 20_000, 60_000])
+@pytest.mark.parametrize("limit", [3000, 60_000])
 @needs("torch", "pyro")
 def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(tmp_path, limit):
     import numpy as np
 
     np.save(tmp_path / "data.npy", toy_data()[0])
+    words = ["fit", "beta_vae", "--data=data.npy", "--epochs=2", "--out=run", *WORDS]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ppl_vae.cli",
-            "fit",
-            "beta_vae",
-            "--data=data.npy",
-            "--epochs=2",
-            "--out=run",
-            *WORDS,
-        ],
+        [sys.executable, "-c", LIMITED.format(limit=limit, words=words)],
         cwd=tmp_path,
-        env=LIMITED,
+        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/nowhere"},
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 2, done.stderr
     assert re.findall("^error: .*File too large; free space there", done.stderr, re.M), done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not [path for path in tmp_path.rglob(".tmp-*")]
-    if limit > 3000:
-        folder = RunFolder.open(tmp_path / "run")
-        assert folder.record["status"].startswith("failed: cannot write")
-        for name in folder.checkpoints():
-            folder.read_checkpoint(name)
-        list(folder.read_metrics())
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.record["status"].startswith("failed: cannot ")
+    assert len(folder.checkpoints()) == (0 if limit == 3000 else 2)
+    for name in folder.checkpoints():
+        folder.read_checkpoint(name)
+    assert len(list(folder.read_metrics())) == (0 if limit == 3000 else 2)
 
 
 # Random words.

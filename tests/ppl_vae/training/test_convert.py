@@ -11,7 +11,7 @@ from ppl_vae import InputError, Run, convert, fit
 from ppl_vae.cli import main
 from ppl_vae.training.run_folder import RunFolder
 from tests.helpers import load_file, needs
-from tests.toy_fits import toy_data, write_model
+from tests.toy_fits import TOY, toy_data, write_model
 
 pytestmark = needs("torch", "pyro", "jax", "numpyro")
 OTHER = {"pyro": "numpyro", "numpyro": "pyro"}
@@ -88,17 +88,18 @@ def test_a_converted_run_is_not_continued(converted):
 
 
 def test_the_commands_convert_and_diagnose(tmp_path, monkeypatch, capsys, training_only):
-    np.save(tmp_path / "data.npy", toy_data(40)[0])
+    x, labels = toy_data()
+    np.savez(tmp_path / "data.npz", x=x, y=labels)
     monkeypatch.chdir(tmp_path)
-    fit("beta_vae", "data.npy", out="run", epochs=1, hidden_dim=16, latent_dim=3, num_hidden=1, device="cpu")
-    for words in (["convert", "run"], ["diagnose", "run", "--json", "--num-draws=25"]):
+    fit("beta_vae", "data.npz", out="run", epochs=1, **TOY)
+    for words in (["convert", "run"], ["diagnose", "run", "--json", "--num-draws=30"]):
         with pytest.raises(SystemExit) as end:
             main([*words, "--backend=numpyro"])
         assert not end.value.code
     out, err = capsys.readouterr()
     first, _, rest = out.partition("\n")
     assert first == "wrote run-numpyro"
-    assert json.loads(rest)["num_data"] == 8
+    assert json.loads(rest)["num_data"] == 40
     assert "wrote run/{diagnosis.json, posterior.nc}" in err
     assert {"diagnosis.json", "posterior.nc"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert Run.open("run-numpyro", device="cpu").program.backend == "numpyro"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ppl_vae.training.fit as fit_module
-from ppl_vae import InputError, Run, fit, load, resume
+from ppl_vae import InputError, Run, convert, fit, load, resume
 from ppl_vae.cli import main
 from ppl_vae.training.run_folder import RunFolder
 from tests.helpers import ROOT, load_file, needs
@@ -214,12 +214,19 @@ def test_a_run_has_one_writer(interrupted, capsys):
     ("name", "match"),
     [
         ("nowhere", "run must be the folder of a run, but .*nowhere does not exist"),
-        (".", "run.json, but .* has none"),
+        (".", "run must be a folder with run.json, but .* has none"),
+        (
+            "foreign",
+            "run must be a folder that `ppl-vae fit` wrote, but .*run.json lacks betas, data, loss, model, s",
+        ),
     ],
 )
-def test_what_is_no_run_is_refused(tmp_path, name, match):
+@pytest.mark.parametrize("use", [resume, Run.open, lambda path: convert(path, backend="pyro")])
+def test_what_is_no_run_is_refused(tmp_path, use, name, match):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/run.json").write_text('{"schema_version": 1}')
     with pytest.raises(InputError, match=match):
-        resume(tmp_path / name)
+        use(tmp_path / name)
 
 
 def test_a_run_of_objects_needs_them_again(tmp_path, monkeypatch):
