@@ -1,5 +1,6 @@
 """Fitted runs that several files share, and a cache that spares JAX compiling the same program twice."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -7,6 +8,9 @@ import pytest
 
 from tests.helpers import needs
 from tests.toy_fits import TOY, toy_data
+
+# Before torch is imported: small networks gain nothing from a second thread, and wait for it on shared cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 COMPILATION_CACHE = {
     "jax_compilation_cache_dir": None,

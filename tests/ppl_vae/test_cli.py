@@ -327,6 +327,24 @@ def test_mistakes_about_a_run_are_one_message(command, monkeypatch, words, match
     assert {path.name for path in Path("run").iterdir()} == before
 
 
+@needs("torch", "pyro")
+def test_a_run_that_does_not_stay_finite_is_one_message_and_keeps_its_folder(command):
+    import numpy as np
+
+    np.save("data.npy", np.random.default_rng(0).normal(size=(40, 4)))
+    words = ["fit", "beta_vae", "--data=data.npy", "--out=run", "--learning-rate=1e20", *WORDS]
+    done = command(*words)
+    assert (done.code, done.out) == (2, "")
+    (message,) = re.findall("^error: (.*)$", done.err, re.M)
+    assert re.match(
+        "training must stay finite, but .* at step [0-9]+; lower the learning rate, set --clip-norm", message
+    )
+    assert "Traceback" not in done.err
+    folder = RunFolder.open("run")
+    assert folder.record["status"] == f"failed: {message}"
+    assert [name for name in folder.checkpoints() if name.startswith("before-fault")]
+
+
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("a bug")

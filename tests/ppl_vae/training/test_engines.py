@@ -221,16 +221,17 @@ def test_parameters_of_another_model_are_refused(backend, change):
 COUNTER = {
     "pyro": {
         "init": 'self.register_buffer("count", torch.zeros(()))',
-        "guide": "if self.training:\n    self.count += 1",
+        "model": "if self.training:\n    self.count += 1\nloc = loc + 0.1 * self.count",
     },
     "numpyro": {
-        "guide": 'count = numpyro.primitives.mutable("count", {"n": jnp.zeros(())})\ncount["n"] = count["n"] + 1.0'
+        "model": 'count = numpyro.primitives.mutable("count", {"n": jnp.zeros(())})\n'
+        'count["n"] = count["n"] + 1.0\nloc = loc + 0.1 * count["n"]'
     },
 }
 
 
 @BACKENDS
-def test_state_beside_the_parameters_is_trained_kept_and_loaded(backend, tmp_path):
+def test_state_beside_the_parameters_is_trained_kept_loaded_and_used(backend, tmp_path):
     path = write_model(tmp_path, backend, **COUNTER[backend])
     name = {"pyro": "count", "numpyro": "count.n"}[backend]
     engine = engine_of_file(path, (6,))
@@ -238,13 +239,16 @@ def test_state_beside_the_parameters_is_trained_kept_and_loaded(backend, tmp_pat
     loss = loss_of(backend)
     engine.prepare_training(loss, X, StepOptions(np.full(12, 1e-3)), {"z": 1.0})
     train(engine)
-    engine.evaluate(loss, X, {"z": 1.0}, seed=0)
+    evaluated = engine.evaluate(loss, X, {"z": 1.0}, seed=0)
     parameters = engine.parameters()
     # Trials, captures and evaluations do not count.
     assert float(parameters[name]) - start == 12.0
     fresh = engine_of_file(path, (6,))
     fresh.load_parameters(parameters)
     assert_equal(fresh.parameters(), parameters)
+    assert fresh.evaluate(loss, X, {"z": 1.0}, seed=0) == evaluated
+    fresh.load_parameters({**parameters, name: parameters[name] + 5.0})
+    assert fresh.evaluate(loss, X, {"z": 1.0}, seed=0)["distortion"] > evaluated["distortion"] + 0.1
 
 
 @BACKENDS

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 
 import numpy as np
@@ -13,9 +14,10 @@ import ppl_vae.training.loop as loop_module
 from ppl_vae import InputError, Run, fit, load
 from ppl_vae.training.loop import Fault
 from ppl_vae.training.programs import build_loss
+from ppl_vae.training.results import result_table
 from ppl_vae.training.run_folder import RunFolder
 from tests.helpers import BACKENDS, ROOT, load_file
-from tests.toy_fits import TOY, write_model
+from tests.toy_fits import TOY, toy_data, write_model
 
 PRODUCTS = {"run.json", "metrics.jsonl", "checkpoint-final.safetensors", "posterior.nc", "overview.png"}
 SHORT = {**TOY, "epochs": 1, "log_px_data": 5}
@@ -82,6 +84,17 @@ def test_the_selected_parameters_are_those_of_the_best_epoch(fitted):
     assert_equal(run.folder.read_checkpoint("final")[0], run.engine.parameters())
 
 
+def test_a_best_epoch_before_the_last_is_what_the_run_holds(tmp_path, no_products):
+    x, labels = toy_data()
+    run = fit("beta_vae", x, labels=labels, out=tmp_path / "run", **{**SHORT, "epochs": 8, "learning_rate": 0.3})
+    losses = [record["validation"]["loss"] for record in run.history()]
+    assert run.record["best_epoch"] == np.argmin(losses) + 1 < 8
+    loss = build_loss("elbo", "pyro", {}).object
+    for held in (run, Run.open(run.path, data=load(x, labels=labels), device="cpu")):
+        found = held.engine.evaluate(loss, held.data.split("validation"), {"z": 1.0}, seed=0)
+        assert found["loss"] == min(losses) == held.metrics["loss"]["validation"]
+
+
 def test_the_record_says_how_the_run_was_made(fitted):
     record = json.loads((fitted.run.path / "run.json").read_text())
     assert record["status"] == "finished"
@@ -103,6 +116,13 @@ def test_the_folder_holds_what_the_run_was_made_with(fitted):
     assert names == PRODUCTS | files | steps | {".lock"}
     copy = fitted.run.path / f"beta_vae_{fitted.backend}.py"
     assert copy.read_bytes() == (ROOT / "models" / copy.name).read_bytes()
+
+
+def test_a_page_shows_what_json_has_no_number_for(fitted):
+    result = {name: dict(values) for name, values in fitted.run.metrics.items()}
+    result["log_px"]["test"] = None
+    (line,) = [line for line in result_table(result, {"z": 3}).splitlines() if line.startswith("test ")]
+    assert re.search(r"  not finite +\d+\.\d\d +\d of 3$", line)
 
 
 # Using a run.

@@ -20,7 +20,7 @@ from tests.toy_fits import TOY, toy_data
 
 EPOCHS = 60
 WORDS = [f"--{name.replace('_', '-')}={value}" for name, value in TOY.items()]
-# Threads may sum in another order, and a process that shares a core with others may get fewer of them.
+# Threads may sum in another order, and a process on shared cores may get fewer of them.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
