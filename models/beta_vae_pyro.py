@@ -80,8 +80,9 @@ def build(
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
     """
     options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    # Weights are made on the CPU, whatever devices there are.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         return BetaVAE(
             encoder=MLPEncoder(data_shape, latent_dim, **options),
             decoder=MLPDecoder(latent_dim, data_shape, **options),

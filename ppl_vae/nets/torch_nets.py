@@ -31,13 +31,15 @@ def local_module(name: str, module: nn.Module) -> None:
         return
     for key, parameter in module.named_parameters(prefix=name):
         if parameter.requires_grad:
-            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
-            _own_parameter(parameter, constraint=torch.distributions.constraints.real, name=key)
+            # What SVI asks a param site for; on an alias, because a module with it could not be pickled.
+            alias = parameter.detach()
+            alias.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
+            _own_parameter(alias, constraint=torch.distributions.constraints.real, name=key)
 
 
 @effectful(type="param")
-def _own_parameter(parameter: nn.Parameter, **_: Any) -> nn.Parameter:
-    return parameter
+def _own_parameter(alias: Tensor, **_: Any) -> Tensor:
+    return alias
 
 
 class MLP(nn.Module):

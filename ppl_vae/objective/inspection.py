@@ -9,6 +9,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from ppl_vae.errors import InputError
 from ppl_vae.objective.elbo import rate_elements
 from ppl_vae.objective.objective import Program
 from ppl_vae.objective.sites import Site, aligned
@@ -77,18 +78,18 @@ def inspect(program: Program) -> Inspection:
     rates, how = {}, []
     for name, q in traces.guide.items():
         elements, method = rate_elements(q, traces.model[name], traces, program)
-        rates[name] = _fill(aligned(q, traces.model[name])[0].element_shape, elements)
+        rates[name] = aligned(q, traces.model[name])[0].filled(elements)
         how.append((name, method))
     guide, model = traces.guide, traces.model
     return Inspection(
         latents={name: site.value for name, site in guide.items()},
-        loc={name: _fill(site.shape, site.fn.mean) for name, site in guide.items()},
-        scale={name: _fill(site.shape, site.fn.variance**0.5) for name, site in guide.items()},
+        loc={name: _fill(site.shape, _moment(site, "mean")) for name, site in guide.items()},
+        scale={name: _fill(site.shape, _moment(site, "variance") ** 0.5) for name, site in guide.items()},
         log_guide={name: site.per_datum(site.log_prob()) for name, site in guide.items()},
         log_prior={name: model[name].per_datum(model[name].log_prob()) for name in guide},
         log_likelihood=sum(site.per_datum(site.log_prob()) for site in traces.observed),
         rates=rates,
-        mean=_fill(traces.observed[0].shape, traces.observed[0].fn.mean),
+        mean=_fill(traces.x.shape, _moment(traces.x, "mean")),
         how=tuple(how),
     )
 
@@ -103,9 +104,19 @@ def read_generation(sites: Mapping[str, Site], observed: str) -> Generation:
     x = sites[observed]
     return Generation(
         latents={name: site.value for name, site in sites.items() if name != observed},
-        mean=_fill(x.shape, x.fn.mean),
+        mean=_fill(x.shape, _moment(x, "mean")),
         x=x.value,
     )
+
+
+def _moment(site: Site, name: str) -> Any:
+    try:
+        return getattr(site.fn, name)
+    except (AttributeError, NotImplementedError) as error:
+        raise InputError(
+            f"site {site.name!r} must have a distribution with a {name}, which diagnostics and pictures read, but "
+            f"{site.family} has none; give its class a property {name}"
+        ) from error
 
 
 def _fill(shape: tuple[int, ...], values: Any) -> Any:

@@ -190,15 +190,14 @@ def core_distribution(fn: Any) -> tuple[Any, int, list[Any]]:
 
 def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_plate: str) -> Site:
     fn, event_dim, masks = core_distribution(site["fn"])
-    plate_scale, num_data = 1.0, None
-    for frame in site["cond_indep_stack"]:
+    plate_scale, num_data, enclosing = 1.0, None, 1
+    for frame in reversed(site["cond_indep_stack"]):  # the stack has the innermost first
         size = sizes[frame.name]
+        enclosing *= size
         if size != frame.size:
             plate_scale *= size / frame.size
         if frame.name == data_plate:
-            # Plates further to the left enclose the data plate: a group of data each.
-            outer = [sizes[f.name] for f in site["cond_indep_stack"] if f.dim < frame.dim]
-            num_data = reduce(lambda a, b: a * b, outer, size)
+            num_data = enclosing  # a group of data in each plate around the data plate
     shape = tuple(site["fn"].batch_shape) + tuple(site["fn"].event_shape)
     scale = 1.0 if site["scale"] is None else site["scale"]
     return Site(

@@ -181,12 +181,14 @@ def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
     fn, event_dim, masks = core_distribution(node["fn"])
     if node["mask"] is not None:
         masks.append(_mask_of_elements(node["mask"], event_dim))
-    plate_scale, num_data = 1.0, None
-    for frame in node["cond_indep_stack"]:
-        if frame.size != _full_size(frame):
-            plate_scale *= _full_size(frame) / frame.size
+    plate_scale, num_data, enclosing = 1.0, None, 1
+    for frame in node["cond_indep_stack"]:  # outermost first
+        size = frame.size if frame.full_size is None else frame.full_size
+        enclosing *= size
+        if frame.size != size:
+            plate_scale *= size / frame.size
         if frame.name == data_plate:
-            num_data = _full_size(frame) * _outer_sizes(node["cond_indep_stack"], frame)
+            num_data = enclosing  # a group of data in each plate around the data plate
     shape = (*node["fn"].batch_shape, *node["fn"].event_shape)
     return Site(
         name=name,
@@ -200,19 +202,6 @@ def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
         is_observed=node["is_observed"],
         num_data=num_data,
     )
-
-
-def _outer_sizes(frames: tuple[Any, ...], data: Any) -> int:
-    # Plates further to the left enclose the data plate: a group of data each.
-    size = 1
-    for frame in frames:
-        if frame.dim is not None and frame.dim < data.dim:
-            size *= _full_size(frame)
-    return size
-
-
-def _full_size(frame: Any) -> int:
-    return frame.size if frame.full_size is None else frame.full_size
 
 
 class PyroLoss(pyro.infer.ELBO):

@@ -72,7 +72,7 @@ class Site:
         Returns:
             Scalar: ``weight`` times an unbiased estimate of the sum over all data.
         """
-        return self._masked(elements).sum() * (self.plate_scale * weight)
+        return self.filled(elements).sum() * (self.plate_scale * weight)
 
     def per_datum(self, elements: Any) -> Any:
         """Sum of a quantity over each event, masked, not scaled.
@@ -83,7 +83,7 @@ class Site:
         Returns:
             Array of the batch shape, (n,) in a single plate.
         """
-        masked = self._masked(elements)
+        masked = self.filled(elements)
         if not self.event_dim:
             return masked
         return masked.sum(self._event_axes)
@@ -107,7 +107,12 @@ class Site:
     def _event_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.event_dim, 0))
 
-    def _masked(self, elements: Any) -> Any:
+    def filled(self, elements: Any) -> Any:
+        """A quantity on all elements, zero where they are masked.
+
+        Args:
+            elements: Array that broadcasts to ``element_shape``, or a number.
+        """
         if self.mask is None and getattr(elements, "shape", None) == self.element_shape:
             return elements  # the hot path: no look-up of the array namespace
         xp = array_namespace(self.value)
@@ -147,6 +152,11 @@ class Traces:
     def observed(self) -> list[Site]:
         """Observed sites of the model."""
         return [site for site in self.model.values() if site.is_observed]
+
+    @property
+    def x(self) -> Site:
+        """The data: the observed site called x, or the first one."""
+        return next((site for site in self.observed if site.name == "x"), self.observed[0])
 
     def has_topological_parents(self, name: str) -> bool:
         """Whether the guide draws all that may be a parent of the site in the model before it.
