@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from ppl_vae.data import load
     from ppl_vae.diagnostics.store import to_arviz
     from ppl_vae.errors import InputError
+    from ppl_vae.plugins import build, build_loss
     from ppl_vae.training.convert import convert
     from ppl_vae.training.fit import fit, resume
     from ppl_vae.training.run import Run
 
-__all__ = ["InputError", "Run", "convert", "fit", "load", "resume", "to_arviz"]
+__all__ = ["InputError", "Run", "build", "build_loss", "convert", "fit", "load", "resume", "to_arviz"]
 
 _HOMES = {
     "InputError": "ppl_vae.errors",
     "Run": "ppl_vae.training.run",
+    "build": "ppl_vae.plugins",
+    "build_loss": "ppl_vae.plugins",
     "convert": "ppl_vae.training.convert",
     "fit": "ppl_vae.training.fit",
     "load": "ppl_vae.data",

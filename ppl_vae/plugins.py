@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Backend", "Kind", "Plugin", "available", "explain_missing", "find"]
+__all__ = ["Backend", "Kind", "Plugin", "available", "build", "build_loss", "explain_missing", "find"]
 
 Backend = Literal["pyro", "numpyro"]
 Kind = Literal["models", "inference"]
@@ -138,6 +138,34 @@ def explain_missing(error: Exception, backend: Backend) -> InputError | None:
         f"backend {backend} needs the package {_MODULES[backend][missing]}, which is not installed; "
         "install ppl-vae with its dependencies, or choose the other --backend"
     )
+
+
+def build(
+    variant: str | Path, data_shape: tuple[int, ...], *, backend: Backend | None = None, **options: Any
+) -> Any:
+    """Build a variant's model and guide, for use with the stock ``SVI`` class.
+
+    Args:
+        variant: Name of a variant, or path of a model file.
+        data_shape: Shape of one datum.
+        backend: "pyro" or "numpyro"; None takes the file's, and "pyro" for a name.
+        options: ``seed`` and the options of the variant's ``build``.
+
+    Returns:
+        An object with ``model(x, c=None, *, betas)`` and ``guide(x, c=None, *, betas)``.
+    """
+    return find("models", variant, backend).entry()(tuple(data_shape), **options)
+
+
+def build_loss(loss: str | Path, *, backend: Backend | None = None, **options: Any) -> Any:
+    """Build a loss, for use with the stock ``SVI`` class and any model and guide.
+
+    Args:
+        loss: Name of a loss, or path of a loss file.
+        backend: "pyro" or "numpyro"; None takes the file's, and "pyro" for a name.
+        options: Options of the loss's ``build_loss``.
+    """
+    return find("inference", loss, backend).entry()(**options)
 
 
 def available(kind: Kind) -> list[Plugin]:

@@ -1,7 +1,7 @@
 """Observation models for NumPyro programs: a decoder's output becomes a distribution of x."""
 
 from collections.abc import Callable
-from math import log
+from math import inf, log
 from typing import Literal
 
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ def build_likelihood(
     Raises:
         InputError: The scale is not positive.
     """
-    if not scale > 0:
-        raise InputError(f"scale must be positive, but it is {scale}; pass a standard deviation")
+    if not 0 < scale < inf:
+        raise InputError(f"scale must be positive and finite, but it is {scale}; pass a standard deviation")
     data_dim = len(data_shape)
 
     def bernoulli(outputs: Array) -> dist.Distribution:

@@ -1,6 +1,6 @@
 """Observation models for Pyro programs: a decoder's output becomes a distribution of x."""
 
-from math import log
+from math import inf, log
 from typing import Literal
 
 import pyro.distributions as dist
@@ -67,8 +67,8 @@ def build_likelihood(
     Raises:
         InputError: The scale is not positive.
     """
-    if not scale > 0:
-        raise InputError(f"scale must be positive, but it is {scale}; pass a standard deviation")
+    if not 0 < scale < inf:
+        raise InputError(f"scale must be positive and finite, but it is {scale}; pass a standard deviation")
     if name == "bernoulli":
         return Bernoulli(len(data_shape))
     return Gaussian(len(data_shape), scale, learn_scale)

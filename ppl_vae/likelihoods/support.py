@@ -66,7 +66,7 @@ def _check_gaussian(values: NDArray[Any], binarise: str | None) -> None:
     if binarise is not None:
         raise InputError(
             f"binarise must not be set with the Gaussian likelihood, but it is {binarise!r}: binary "
-            "data have no Gaussian density, the learned scale would go to zero; leave --binarise out or use "
+            "data have no Gaussian density, a learned scale would go to zero; leave --binarise out or use "
             "--likelihood bernoulli"
         )
     if values.min() == values.max():

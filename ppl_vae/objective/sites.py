@@ -158,6 +158,21 @@ class Traces:
         """The data: the observed site called x, or the first one."""
         return next((site for site in self.observed if site.name == "x"), self.observed[0])
 
+    def check_data_plate(self, name: str) -> None:
+        """Refuse a model whose data are in no plate: its terms would be sums, not per datum.
+
+        Args:
+            name: Name of the plate over data.
+
+        Raises:
+            InputError: The data are observed outside that plate.
+        """
+        if self.x.num_data is None:
+            raise InputError(
+                f"model must observe {self.x.name!r} in the plate {name!r}, but does so outside: the loss would "
+                "not be per datum; name the plate so, or name yours by the loss option data_plate"
+            )
+
     def has_topological_parents(self, name: str) -> bool:
         """Whether the guide draws all that may be a parent of the site in the model before it.
 

@@ -29,7 +29,7 @@ def capture(step: Step, parameters: list[Tensor], batches: list[Tensor], betas: 
         betas: Example betas, scalars.
 
     Returns:
-        A step with the same results, bit for bit, for batches of this shape.
+        A step with the same results for batches of this shape; bit for bit on the CPU.
 
     Raises:
         RuntimeError: The operations cannot be recorded, or the replay differs from the step.
@@ -42,7 +42,13 @@ def capture(step: Step, parameters: list[Tensor], batches: list[Tensor], betas: 
             raise RuntimeError(f"the program cannot be captured: {type(error).__name__}: {error}") from error
     _remove_detach(graph)
     replayed, eager = (_with_same_noise(device, s, parameters, batches[1], betas) for s in (graph, step))
-    if not all(torch.equal(a, b) for a, b in zip(replayed, eager, strict=True)):
+    # On a GPU sums run in varying order, so that a step does not repeat itself to the bit.
+    tolerance = 0.0 if device.type == "cpu" else 1e-4
+    same = (
+        torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(replayed, eager, strict=True)
+    )
+    if not all(same):
         raise RuntimeError("its captured step differs from it on another batch: its control flow varies")
     return graph
 

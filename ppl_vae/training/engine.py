@@ -37,12 +37,17 @@ class Engine(Protocol):
 
     Attributes:
         latents: Names of the latent sites.
-        observed: Name of the observed site.
+        observed: Name of the observed site that holds the data.
         notes: What a reader of the run should know, such as why a step was not captured.
     """
 
     latents: list[str]
     observed: str
+
+    @property
+    def device_name(self) -> Literal["cpu", "cuda"]:
+        """Where it runs."""
+
     notes: list[str]
 
     def prepare_training(
@@ -69,6 +74,9 @@ class Engine(Protocol):
 
     def load_state(self, arrays: Arrays) -> None:
         """Set the state, so that the next block is bit for bit the one that would have followed."""
+
+    def is_finite(self) -> bool:
+        """Whether parameters and optimiser hold finite numbers only."""
 
     def snapshot(self) -> Any:
         """The state in whatever form is cheapest to keep."""

@@ -1,5 +1,6 @@
 """Fits a model to data, and continues a fit that was cut off."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +88,11 @@ def fit(
     betas = beta_by_site(beta, engine.latents)
     _prepare_engine(engine, built, chosen, prepared, settings, betas)
     _check_files(built, chosen)
-    record = _record(built, chosen, prepared, settings, betas)
+    record = {
+        **_record(built, chosen, prepared, settings, betas),
+        "device": engine.device_name,
+        "cores": _cores(),
+    }
     folder = RunFolder.create(out or _new_path(built), record)
     with folder.lock(), _recorded_end(folder):
         _keep_files(folder, built, chosen, prepared)
@@ -119,10 +124,10 @@ def resume(
         prepared = prepare_from_record(folder, data)
         chosen = _rebuild_loss(folder, record["loss"], loss)
         shape = prepared.dataset.data_shape
-        engine = make_engine(built, shape, seed=settings.seed, device=settings.device)
+        engine = make_engine(built, shape, seed=settings.seed, device=record["device"])
         betas = record["betas"]
         _prepare_engine(engine, built, chosen, prepared, settings, betas)
-        engine.notes += _changed_versions(record["versions"])
+        engine.notes += _changed(record)
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
@@ -138,9 +143,10 @@ def _recorded_end(folder: RunFolder) -> Iterator[None]:
     except KeyboardInterrupt:
         folder.update_record(status="interrupted")
         raise KeyboardInterrupt(f"continue the fit by `ppl-vae resume {folder.path}`") from None
-    except InputError as error:
+    except Exception as error:
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         with suppress(InputError):  # of a disk that is full
-            folder.update_record(status=f"failed: {error}")
+            folder.update_record(status=f"failed: {kind}{error}")
         raise
 
 
@@ -153,7 +159,7 @@ def _prepare_engine(
     betas: Mapping[str, float],
 ) -> None:
     sample = settings.binarise == "sample"
-    num_data = len(data.training)
+    num_data = len(data.splits.train)
     options = StepOptions(
         learning_rates=settings.learning_rates(num_data),
         clip_norm=settings.clip_norm,
@@ -181,8 +187,8 @@ def _train(
         loss.object,
         folder,
         settings,
-        betas=settings.betas(betas, len(data.training)),
-        num_data=len(data.training),
+        betas=settings.betas(betas, len(data.splits.train)),
+        num_data=len(data.splits.train),
         validation=data.split("validation"),
         report=report,
     )
@@ -260,12 +266,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _changed_versions(recorded: Mapping[str, str]) -> list[str]:
-    now = _versions()
+def _changed(record: Mapping[str, Any]) -> list[str]:
+    # XLA and torch split sums by the number of cores.
+    now = {**_versions(), "cores": _cores()}
+    recorded = {**record["versions"], "cores": record["cores"]}
     changed = [f"{name} {old} -> {now.get(name)}" for name, old in recorded.items() if now.get(name) != old]
     if not changed:
         return []
-    return [f"continued with other versions, so not bit for bit an unbroken run: {', '.join(changed)}"]
+    return [f"continued in another environment, so not bit for bit an unbroken run: {', '.join(changed)}"]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _plugins(program: Program, loss: Loss) -> list[Plugin]:

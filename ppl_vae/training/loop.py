@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Arrays, Engine
 from ppl_vae.training.run_folder import RunFolder, checkpoint_name
+from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
 __all__ = ["MAX_BLOCK", "Fault", "Progress", "TrainingLoop", "nested"]
@@ -125,7 +126,7 @@ class TrainingLoop:
         first, last = self.progress.steps, self.progress.steps + len(indices)
         betas = {site: values[first:last] for site, values in self.betas.items()}
         terms = self.engine.run_block(first, indices, betas)
-        if not (_all_finite(terms) and _all_finite(self.engine.parameters())):
+        if not (_all_finite(terms) and self.engine.is_finite()):
             self.engine.restore(self.before[0])
             raise self._find_fault(first, indices, betas)
         record = {
@@ -143,13 +144,14 @@ class TrainingLoop:
         return record
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.num_data)
+        order = np.random.default_rng([child_seed(self.settings.seed, "order"), epoch]).permutation(self.num_data)
         batch = self.settings.batch(self.num_data)
         return order[: self.per_epoch * batch].reshape(self.per_epoch, batch)
 
     def _validate(self, epoch: int, step: int) -> dict[str, Any]:
         # At the final betas and with the same noise every time, so that epochs compare.
-        terms = self.engine.evaluate(self.loss, self.validation, self.final_betas, seed=self.settings.seed)
+        seed = child_seed(self.settings.seed, "evaluation")
+        terms = self.engine.evaluate(self.loss, self.validation, self.final_betas, seed=seed)
         if not _all_finite(terms):
             raise self._fault(f"in validation {_name_fault(terms, self.engine)}", step)
         best = self.progress.best_loss
@@ -246,4 +248,4 @@ def _name_fault(terms: Mapping[str, Any], engine: Engine) -> str | None:
     for name, values in engine.parameters().items():
         if not np.isfinite(values).all():
             return f"the gradient of parameter {name} is not finite"
-    return None
+    return None if engine.is_finite() else "the optimiser's mean of squared gradients is not finite"

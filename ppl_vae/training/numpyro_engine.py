@@ -18,8 +18,10 @@ from ppl_vae.nets.bridge import flatten_params, unflatten_params
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
+from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+from ppl_vae.training.seeds import child_seed
 
 __all__ = ["NumPyroEngine"]
 
@@ -55,10 +57,17 @@ class NumPyroEngine:
             self.svi_state = init(jax.random.key(seed), blank)
         if not self._unconstrained():
             raise InputError("the model must have parameters to train, but it has none; add a network")
-        self.latents, self.observed = self._sites(blank)
+        traces = self._trial(blank)
+        self.latents, self.observed = traces.latents, traces.x.name
         self._inspect = {mode: jax.jit(partial(self._inspect_as, mode)) for mode in ("draw", "mean", "given")}
         self._generate = jax.jit(self._generate_like)
+        self._all_finite = jax.jit(_all_finite)
         self._evaluate: dict[int, Any] = {}
+
+    @property
+    def device_name(self) -> Literal["cpu", "cuda"]:
+        """Where it runs."""
+        return "cpu" if self.device.platform == "cpu" else "cuda"
 
     def prepare_training(
         self, loss: NumPyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
@@ -77,6 +86,7 @@ class NumPyroEngine:
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
         terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
         self.term_names = terms.names
+        self._trial(self.x[:2], data_plate=loss.data_plate).check_data_plate(loss.data_plate)
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
@@ -91,7 +101,7 @@ class NumPyroEngine:
         return dict(zip(self.term_names, np.asarray(terms, np.float64).T, strict=True))
 
     def _scan_block(self, state: SVIState, x: Array, inputs: Any) -> Any:
-        noise = jax.random.fold_in(jax.random.key(self.seed), 1)
+        noise = jax.random.key(child_seed(self.seed, "binarise batches"))
 
         def step(state: SVIState, row: Any) -> tuple[SVIState, Any]:
             index, number, betas = row
@@ -146,6 +156,10 @@ class NumPyroEngine:
         state = jax.tree_util.tree_unflatten(structure, new)
         self.svi_state = state._replace(rng_key=jax.random.wrap_key_data(state.rng_key))
 
+    def is_finite(self) -> bool:
+        """Whether parameters and optimiser are finite; see ``engine.Engine``."""
+        return bool(self._all_finite(self.svi_state.optim_state))
+
     def snapshot(self) -> SVIState:
         """The state, which is never changed in place; see ``engine.Engine``."""
         return self.svi_state
@@ -196,18 +210,24 @@ class NumPyroEngine:
         state = self.svi_state.mutable_state or {}
         return {name: value for name, value in state.items() if name != TERMS}
 
-    def _sites(self, x: Array) -> tuple[list[str], str]:
-        found: list[Any] = []
+    def _trial(self, x: Array, **options: Any) -> Traces:
+        """Names and shapes of a run by abstract evaluation; what diagnostics need is checked with it."""
+        found: list[Traces] = []
 
         def run(key: Array, params: Any) -> None:
-            traces = self._program(x, key, params).run()
-            found.extend((traces.latents, traces.observed[0].name))
+            found.append(self._program(x, key, params, **options).run())
+            inspect(self._program(x, key, params, **options))
 
         jax.eval_shape(run, self.svi_state.rng_key, self._params())
-        return found[0], found[1]
+        return found[0]
 
     def _on_device(self, array: NDArray[Any]) -> Array:
-        return jax.device_put(jnp.asarray(array, jnp.result_type(float)), self.device)
+        return jax.device_put(np.asarray(array, jnp.result_type(float)), self.device)
+
+
+def _all_finite(tree: Any) -> Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _find_device(device: Device) -> jax.Device:

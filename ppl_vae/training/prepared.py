@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import Dataset, Splits, binarise, embedded_names, make_splits
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods.support import check_support
+from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
+from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
-__all__ = ["SPLITS", "Prepared", "prepare"]
+__all__ = ["SPLITS", "Prepared", "evenly_spaced", "prepare"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -79,13 +80,23 @@ def prepare(
         InputError: The data do not fit the likelihood, or are too few to split.
     """
     how = None if settings.binarise == "none" else settings.binarise
-    if "likelihood" in options:
+    if options.get("likelihood") in LIKELIHOODS:  # a likelihood of the user's own is the user's to check
         check_support(options["likelihood"], dataset.x, binarise=how)
     if splits is None:
         fractions = {"validation": settings.validation, "test": settings.test}
         splits = make_splits(dataset, seed=settings.seed, **fractions)
-    x = dataset.x if how is None else binarise(dataset.x, how, seed=settings.seed)
+    x = dataset.x if how is None else binarise(dataset.x, how, seed=child_seed(settings.seed, "binarise"))
     return Prepared(dataset, splits, x)
+
+
+def evenly_spaced(num_data: int, most: int) -> NDArray[np.int64]:
+    """Indices of at most so many data, spread so that those of a sorted split are not of one class.
+
+    Args:
+        num_data: Number of data.
+        most: Largest number of indices.
+    """
+    return np.unique(np.linspace(0, num_data - 1, min(num_data, most)).astype(np.int64))
 
 
 def _source(source: str) -> str | None:

@@ -19,6 +19,7 @@ from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
 from ppl_vae.training.fused_adam import FusedAdam
+from ppl_vae.training.seeds import child_seed
 
 __all__ = ["PyroEngine"]
 
@@ -51,14 +52,15 @@ class PyroEngine:
         if not self.parameters_by_name:
             raise InputError("the model must have parameters to train, but its module has none; add a network")
         self.notes: list[str] = []
-        with forked(self.device, seed):
+        with forked(self.device, child_seed(seed, "noise")):
             self.generators = self._generators()
         with self._on_trial(seed), torch.no_grad():
             run = self._program(self._on_device(np.zeros((2, *data_shape), np.float32)))
             with poutine.trace(param_only=True) as declared:
                 traces = run.run()
+            inspect(run)  # what diagnostics need must be there before hours of training, not after
         self._check_declared(declared.trace)
-        self.latents, self.observed = traces.latents, traces.observed[0].name
+        self.latents, self.observed = traces.latents, traces.x.name
 
     def _check_declared(self, trace: Any) -> None:
         own = {id(parameter) for parameter in self.program.parameters()}
@@ -70,6 +72,11 @@ class PyroEngine:
                     "it would not be trained; make it an nn.Parameter of the module"
                 )
 
+    @property
+    def device_name(self) -> Literal["cpu", "cuda"]:
+        """Where it runs."""
+        return "cuda" if self.device.type == "cuda" else "cpu"
+
     def prepare_training(
         self, loss: PyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
     ) -> None:
@@ -79,10 +86,11 @@ class PyroEngine:
         self.tensors: list[Tensor] = list(self.parameters_by_name.values())
         self.optimiser = FusedAdam(self.tensors)
         self.captured: Step | None = None
-        self.last_betas: tuple[tuple[float, ...], list[Tensor]] = (), []
         self.may_capture = options.capture and getattr(self.program, "capture", True)
         with self._on_trial(0):
-            self.loss_step(self.tensors, self._batch(self.x[:2]), betas)
+            batch = self._batch(self.x[:2])
+            self._program(batch, data_plate=loss.data_plate).run().check_data_plate(loss.data_plate)
+            self.loss_step(self.tensors, batch, betas)
 
     def loss_step(
         self, parameters: Sequence[Tensor], x: Tensor, betas: Mapping[str, Any]
@@ -110,37 +118,34 @@ class PyroEngine:
         """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
         self.program.train()
         rows = torch.as_tensor(indices, device=self.device).unbind()
-        by_step = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
+        weights = [torch.as_tensor(betas[s], dtype=self.x.dtype, device=self.device) for s in self.latents]
+        by_step = list(zip(*(w.unbind() for w in weights), strict=True))
+        numbers = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
         rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
         history = []
         with self._training_mode():
-            for index, beta, rate in zip(rows, by_step, rates, strict=True):
-                terms, gradients = self._step(self._batch(self.x[index]), beta)
+            for index, beta, number, rate in zip(rows, by_step, numbers, rates, strict=True):
+                terms, gradients = self._step(self._batch(self.x[index]), list(beta), number)
                 if self.options.clip_norm:
                     gradients = self._clip(gradients)
                 self.optimiser.step(gradients, rate)
                 history.append(terms)
         return self._named([torch.stack(c).double().cpu().numpy() for c in zip(*history, strict=True)])
 
-    def _step(self, x: Tensor, betas: tuple[float, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    def _step(
+        self, x: Tensor, betas: list[Tensor], numbers: tuple[float, ...]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         if self.may_capture and self.captured is None:
-            self._capture(x, self._as_tensors(betas))
-        if self.captured is None:
-            return self.loss_step(self.tensors, x, dict(zip(self.latents, betas, strict=True)))
+            self._capture(x, betas)
+        if self.captured is None:  # as numbers, which the programs' handlers multiply faster
+            return self.loss_step(self.tensors, x, dict(zip(self.latents, numbers, strict=True)))
         with torch.no_grad():
-            return self.captured(self.tensors, x, self._as_tensors(betas))
+            return self.captured(self.tensors, x, betas)
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         norm = nn.utils.get_total_norm(gradients)
         factor = (self.options.clip_norm / norm).clamp(max=1.0)
         return [gradient * factor for gradient in gradients]
-
-    def _as_tensors(self, betas: tuple[float, ...]) -> list[Tensor]:
-        # A replay takes betas as tensors; most of the time they are those of the last step.
-        if self.last_betas[0] != betas:
-            tensors = [torch.tensor(b, dtype=self.x.dtype, device=self.device) for b in betas]
-            self.last_betas = betas, tensors
-        return self.last_betas[1]
 
     def _capture(self, x: Tensor, betas: list[Tensor]) -> None:
         harness = _Harness(self)
@@ -203,6 +208,11 @@ class PyroEngine:
         for slot, tensors in self.optimiser.state.items():
             for name, tensor in zip(self.parameters_by_name, tensors, strict=True):
                 tensor.copy_(parts["optimiser"][f"{slot}/{name}"])
+
+    def is_finite(self) -> bool:
+        """Whether parameters and optimiser are finite; see ``engine.Engine``."""
+        tensors = [*self.tensors, *self.optimiser.state["exp_avg"], *self.optimiser.state["exp_avg_sq"]]
+        return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
 
     def snapshot(self) -> Arrays:
         """The state; see ``engine.Engine``."""

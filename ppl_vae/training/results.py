@@ -10,7 +10,8 @@ from ppl_vae.diagnostics.activity import active_units_by_variance
 from ppl_vae.diagnostics.weights import log_px, posterior_means
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.loop import nested
-from ppl_vae.training.prepared import SPLITS, Prepared
+from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced
+from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
 __all__ = ["evaluate_splits", "result_table", "run_page"]
@@ -42,14 +43,14 @@ def evaluate_splits(
 def _evaluate(
     engine: Engine, loss: Any, x: NDArray[np.float32], settings: FitSettings, betas: Mapping[str, float]
 ) -> dict[str, Any]:
-    values = nested(engine.evaluate(loss, x, betas, seed=settings.seed))
+    seed = child_seed(settings.seed, "evaluation")
+    values = nested(engine.evaluate(loss, x, betas, seed=seed))
     values["active_units"] = {
         site: int(active_units_by_variance(loc.reshape(len(x), -1))[0].sum()) if len(x) > 1 else 0
         for site, loc in posterior_means(engine, x).items()
     }
-    # Evenly spaced, so that the subset of a sorted split is not one class.
-    some = np.unique(np.linspace(0, len(x) - 1, min(len(x), settings.log_px_data)).astype(int))
-    estimate = log_px(engine, x[some], num_draws=settings.log_px_draws, seed=settings.seed)
+    some = evenly_spaced(len(x), settings.log_px_data)
+    estimate = log_px(engine, x[some], num_draws=settings.log_px_draws, seed=seed)
     values["log_px"], values["log_px_standard_error"] = estimate.mean
     return values
 

@@ -14,7 +14,7 @@ from ppl_vae.likelihoods.support import check_support
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import Device, Engine
 from ppl_vae.training.files import read_arrays, write_atomically, write_json
-from ppl_vae.training.prepared import SPLITS, Prepared, prepare
+from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced, prepare
 from ppl_vae.training.programs import Program, build_program, make_engine, twin
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.settings import settings_from
@@ -175,7 +175,7 @@ class Run:
         Args:
             split: "train", "validation" or "test".
             num_draws: Posterior draws per datum.
-            max_data: At most so many data.
+            max_data: At most so many data, evenly spaced.
             seed: Seed of the draws.
 
         Returns:
@@ -184,11 +184,12 @@ class Run:
         from ppl_vae.diagnostics.store import to_arviz
 
         check_seed(seed)
-        labels = self.data.labels(split)
+        x, labels = self.data.split(split), self.data.labels(split)
+        some = evenly_spaced(len(x), max_data)
         return to_arviz(
             self.engine,
-            self.data.split(split)[:max_data],
-            labels=None if labels is None else labels[:max_data],
+            x[some],
+            labels=None if labels is None else labels[some],
             label_names=self.data.dataset.label_names,
             num_draws=num_draws,
             seed=seed,
@@ -213,21 +214,22 @@ class Run:
             self.engine,
             self.data.split(split),
             labels=self.data.labels(split),
-            train_x=self.data.split("train"),
-            train_labels=self.data.labels("train"),
+            # A probe must not be scored on what it was fitted to.
+            train_x=None if split == "train" else self.data.split("train"),
+            train_labels=None if split == "train" else self.data.labels("train"),
             num_draws=num_draws,
             seed=seed,
         )
         with self.folder.lock():
             write_json(self.path / "diagnosis.json", {"split": split, **summary.to_dict()})
-            self.write_store(split=split)
+            self.write_store(split=split, num_draws=num_draws, seed=seed)
         return summary
 
-    def write_store(self, *, split: str = "test") -> None:
+    def write_store(self, *, split: str = "test", num_draws: int = 100, seed: int = 0) -> None:
         """Write ``posterior.nc`` of a split; see ``to_arviz``."""
         from ppl_vae.diagnostics.store import write_store
 
-        store = self.to_arviz(split=split)
+        store = self.to_arviz(split=split, num_draws=num_draws, seed=seed)
         write_atomically(self.path / "posterior.nc", lambda path: write_store(path, store))
 
     def _checked(self, x: Any) -> NDArray[np.float32]:

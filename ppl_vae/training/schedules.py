@@ -19,7 +19,6 @@ __all__ = [
     "LearningRateKind",
     "handler_beta",
     "learning_rates",
-    "parse_beta",
 ]
 
 SMALLEST_BETA = 1e-30
@@ -89,29 +88,6 @@ class BetaSchedule:
         if self.warmup_steps == 0:
             return np.full(num_steps, self.target, np.float64)
         return np.interp(np.arange(num_steps), [0, self.warmup_steps], [self.start, self.target])
-
-
-def parse_beta(text: str | float) -> BetaSchedule:
-    """The constant schedule a user means by a number.
-
-    Args:
-        text: A number, or a string that reads as one.
-
-    Returns:
-        That beta at every step.
-
-    Raises:
-        InputError: Not a number, negative, or not finite.
-
-    Example:
-        >>> parse_beta("4")
-        BetaSchedule(target=4.0, warmup_steps=0, start=0.0)
-    """
-    try:
-        target = float(text)
-    except ValueError as error:
-        raise InputError(f"beta must be a number, but it is {text!r}; write for instance 4 or 0.5") from error
-    return BetaSchedule(target)
 
 
 def handler_beta(values: ArrayLike) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from ppl_vae.training.schedules import (
     BetaSchedule,
     handler_beta,
     learning_rates,
-    parse_beta,
 )
 
 # Both sides compute in float64 by different expressions of the same formula: only rounding differs.
@@ -82,8 +81,6 @@ def test_bad_betas_are_refused(bad):
         BetaSchedule(bad)
     with pytest.raises(InputError, match=f"^the start of beta must be 0 or more and finite, but it is {bad}"):
         BetaSchedule(1.0, 5, bad)
-    with pytest.raises(InputError, match=f"^beta must be 0 or more and finite, but it is {bad}"):
-        parse_beta(str(bad))
 
 
 def test_bad_lengths_are_refused():
@@ -96,19 +93,6 @@ def test_bad_lengths_are_refused():
     ):
         with pytest.raises(InputError, match="num_steps must be 1 or more, but it is 0; train for at least one"):
             call(0)
-
-
-@pytest.mark.parametrize(("text", "target"), [("4", 4.0), (" 0.5 ", 0.5), ("1e-3", 1e-3), (0, 0.0), (2.5, 2.5)])
-def test_a_number_is_a_constant_beta(text, target):
-    assert parse_beta(text) == BetaSchedule(target, warmup_steps=0)
-
-
-@pytest.mark.parametrize("text", ["four", "", "1,5", "0:4"])
-def test_what_is_no_number_is_no_beta(text):
-    with pytest.raises(
-        InputError, match=f"beta must be a number, but it is '{text}'; write for instance 4 or 0.5"
-    ):
-        parse_beta(text)
 
 
 # --- beta in the handlers
