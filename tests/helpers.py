@@ -42,11 +42,13 @@ BACKENDS = pytest.mark.parametrize(
 """Runs a test with each backend."""
 
 
-def build_engine(backend: str, variant: str, data_shape: tuple[int, ...], **options: Any) -> Any:
-    """An engine on the CPU with an untrained model of ``models/``."""
+def build_engine(
+    backend: str, variant: str, data_shape: tuple[int, ...], device: str = "cpu", **options: Any
+) -> Any:
+    """An engine with an untrained model of ``models/``."""
     if backend == "pyro":
         from ppl_vae.training.pyro_engine import PyroEngine as Engine
     else:
         from ppl_vae.training.numpyro_engine import NumPyroEngine as Engine
     program = load_file(f"models/{variant}_{backend}.py").build(data_shape, **options)
-    return Engine(program, data_shape, device="cpu")
+    return Engine(program, data_shape, device=device)

@@ -38,11 +38,13 @@ class Engine(Protocol):
     Attributes:
         latents: Names of the latent sites.
         observed: Name of the observed site that holds the data.
+        how: How the rate of each site is computed, once training is prepared: "analytic" or "sampled".
         notes: What a reader of the run should know, such as why a step was not captured.
     """
 
     latents: list[str]
     observed: str
+    how: dict[str, str]
 
     @property
     def device_name(self) -> Literal["cpu", "cuda"]:

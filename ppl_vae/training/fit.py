@@ -207,6 +207,7 @@ def _train(
         steps=loop.progress.steps,
         best_epoch=loop.progress.best_epoch,
         stopped_early=loop.progress.stopped,
+        how=engine.how,
         notes=engine.notes,
     )
     return run

@@ -85,7 +85,7 @@ class NumPyroEngine:
         self.x, self.options = self._on_device(x), options
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
         terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
-        self.term_names = terms.names
+        self.term_names, self.how = terms.names, dict(terms.how)
         self._trial(self.x[:2], data_plate=loss.data_plate).check_data_plate(loss.data_plate)
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)

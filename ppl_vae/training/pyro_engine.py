@@ -98,7 +98,7 @@ class PyroEngine:
         """Terms (loss first) and gradients of one eager step on the module's own parameters."""
         terms = self.loss.terms(self.program.model, self.program.guide, x, betas=betas)
         gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
-        self.site_names = list(terms.rates), list(terms.extras)
+        self.site_names, self.how = (list(terms.rates), list(terms.extras)), dict(terms.how)
         values = (terms.loss, terms.distortion, *terms.rates.values(), *terms.extras.values())
         return [value.detach() for value in values], list(gradients)
 

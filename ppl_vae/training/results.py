@@ -78,7 +78,8 @@ def run_page(run: Any) -> str:
             f"selected={settings['select']}  seed={settings['seed']}",
             options,
             result_table(record["result"], num_units),
-            "active units: variance of the posterior mean > 0.01; +-: standard error over data",
+            f"rates: {', '.join(f'{site} {how}' for site, how in record['how'].items())}; active units: variance "
+            "of the posterior mean > 0.01; +-: standard error over data",
             *(f"note: {note}" for note in record["notes"]),
             f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
         ]

@@ -144,7 +144,8 @@ class Run:
         if num_draws < 1:
             raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
         check_seed(seed)
-        generated = self.engine.generate(num_draws, seed=seed)
+        # JAX keys take 32 bits.
+        generated = self.engine.generate(num_draws, seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
         return generated.x if noise else generated.mean
 
     def log_px(self, x: Any, *, num_draws: int = 1000, seed: int = 0) -> Any:

@@ -434,7 +434,7 @@ LINES = st.one_of(
 class NoEngine:
     """Stands for the engine: nothing is compiled, trained or evaluated."""
 
-    latents, observed, notes = ("z",), "x", ()
+    latents, observed, notes, device_name = ("z",), "x", (), "cpu"
 
     def prepare_training(self, *args):
         pass

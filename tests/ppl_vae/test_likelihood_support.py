@@ -65,7 +65,7 @@ def test_what_binarise_makes_of_digits_is_bernoulli_data(mode):
             "gaussian",
             GREY,
             "sample",
-            "it is 'sample': .* the learned scale would go to zero; leave --binarise out",
+            "it is 'sample': .* a learned scale would go to zero; leave --binarise out",
         ),
         (
             "gaussian",

@@ -7,6 +7,7 @@ import ppl_vae.training.loop as loop_module
 from ppl_vae.errors import InputError
 from ppl_vae.training.loop import Fault, TrainingLoop, nested
 from ppl_vae.training.run_folder import RunFolder
+from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
 NUM_DATA = 10
@@ -52,6 +53,9 @@ class PlainEngine:
 
     def parameters(self):
         return {"w": np.array(self.w)}
+
+    def is_finite(self):
+        return bool(np.isfinite(self.w))
 
     def state(self):
         return {"w": np.array(self.w), "noise": np.array(self.noise), "steps": np.array(self.steps)}
@@ -138,7 +142,7 @@ def test_records_carry_schedules_and_terms(tmp_path):
 def test_validation_is_at_the_final_beta_with_the_same_noise(tmp_path):
     engine = PlainEngine()
     make_loop(tmp_path, engine, beta=4.0, beta_warmup=2.0, seed=7).run()
-    assert engine.evaluated == [("the validation data", {"z": 4.0}, 7)] * 4
+    assert engine.evaluated == [("the validation data", {"z": 4.0}, child_seed(7, "evaluation"))] * 4
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_other_versions_are_noted(fitted, interrupted):
     folder.update_record(versions={**folder.record["versions"], "numpy": "1.0"})
     run = resume(interrupted, data=data_of(fitted))
     (note,) = run.record["notes"]
-    assert note.startswith("continued with other versions, so not bit for bit an unbroken run: numpy 1.0 -> 2.")
+    assert note.startswith("continued in another environment, so not bit for bit an unbroken run: numpy 1.0 -> 2.")
 
 
 def test_a_finished_run_is_not_continued(fitted):
