@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -8,7 +10,7 @@ from scipy.special import logsumexp
 from ppl_vae.diagnostics.store import read_store, to_arviz, write_store
 from ppl_vae.errors import InputError
 from tests.exact_engine import ExactEngine
-from tests.helpers import BACKENDS, build_engine
+from tests.helpers import BACKENDS, ROOT, build_engine, needs
 
 GROUPS = [
     "posterior",
@@ -220,3 +222,11 @@ def test_backends(backend, tmp_path):
     np.testing.assert_allclose(mean[0, 7], again, rtol=0, atol=1e-6)
     log_mean_weight = logsumexp(found["sample_stats"]["log_weight"][0], axis=0) - np.log(30)
     np.testing.assert_allclose(found["constant_data"]["log_px"], log_mean_weight, rtol=0, atol=1e-12)
+
+
+@needs("jax", "numpyro", "equinox", "optax")
+def test_the_numpyro_engine_can_be_imported_after_arviz():
+    # ArviZ 1.x registers numpyro lazily, so that its submodules are no attributes at first.
+    code = "import arviz; from ppl_vae.training.numpyro_engine import NumPyroEngine"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
