@@ -1,6 +1,7 @@
 """What there is: variants, losses and data, read without running any file."""
 
 import ast
+import re
 from typing import Any
 
 from ppl_vae.data import embedded_names
@@ -31,7 +32,9 @@ def catalogue_table(found: dict[str, Any]) -> str:
 def _entries(kind: Kind) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for plugin in available(kind):
-        entry = entries.setdefault(plugin.name, {"backends": [], "text": _first_line(plugin)})
+        # The backends are listed beside it.
+        text = re.sub(r" in (?:Num)?Pyro|, as a loss for .*(?=\.)", "", _first_line(plugin))
+        entry = entries.setdefault(plugin.name, {"backends": [], "text": text})
         entry["backends"].append(plugin.backend)
     return entries
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs.
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,11 +41,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    with _messages():
-        app.command("fit", help="Fit a model to data.")(_reported(_fit_command(words)))
-        for command in (resume, diagnose, convert, list_plugins):
-            app.command(command.__name__.removesuffix("_plugins"))(_reported(command))
-        app(words, prog_name="ppl-vae")
+    fit_help = "Fit a model to data; `fit VARIANT --help` lists the variant's own options too."
+    try:
+        with _messages():
+            app.callback(invoke_without_command=True)(_general)
+            app.command("fit", help=fit_help)(_reported(_fit_command(words)))
+            for command in (resume, diagnose, convert, list_plugins):
+                app.command(command.__name__.removesuffix("_plugins"))(_reported(command))
+            app(words, prog_name="ppl-vae")
+    except SystemExit as end:
+        if end.code == 130 and arguments is None:
+            # The threads of an interrupted compilation would crash a process that ends as usual.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
+
+
+def _general(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as version_of
+
+        try:
+            print(version_of("ppl-vae"))
+        except PackageNotFoundError:
+            print("unknown: run from a checkout that is not installed")
+        raise typer.Exit
 
 
 def resume(run: RunPath, as_json: AsJson = False) -> None:
@@ -128,10 +153,18 @@ _FIT_PARAMETERS = [
     ),
     _parameter("data", str, typer.Option("digits", help="Name of a data set, or path of .npy, .npz or .csv.")),
     _parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
-    _parameter("beta", list[str], typer.Option(["1"], help="Weight on the rates: 4, or z=4 for one site.")),
+    _parameter(
+        "beta",
+        list[str],
+        typer.Option(
+            ["1"],
+            help="Weight on the rates: 4, or z=4 for one site; may be given for each site.",
+            metavar="<number|site=number>",
+        ),
+    ),
     _parameter("loss", str | None, typer.Option(None, help="Loss.", show_default="the variant's")),
     _parameter("base_loss", str | None, typer.Option(None, help="Loss that a wrapping loss wraps.")),
-    _parameter("loss_option", list[str], typer.Option([], help="Option of the loss as key=value.")),
+    _parameter("loss_option", list[str], typer.Option([], help="Option of the loss.", metavar="<key=value>")),
     _parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
     _parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
 ]

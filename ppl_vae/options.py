@@ -129,7 +129,7 @@ def parse_assignments(texts: Sequence[str], argument: str) -> dict[str, str]:
     for text in texts:
         key, separator, value = text.partition("=")
         if not (separator and key):
-            raise InputError(f"{argument} must read key=value, but it is {text!r}; write for instance scale=0.5")
+            raise InputError(f"{argument} must read key=value, but it is {text!r}; write a name, =, a value")
         if key in values:
             raise InputError(f"{argument} must set a key once, but {key} comes twice; remove one of the two")
         values[key] = value

@@ -79,7 +79,8 @@ class Plugin:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            # Not by the loader, which would leave a __pycache__ in the user's folder and in each run folder.
+            exec(compile(self.path.read_bytes(), str(self.path), "exec"), module.__dict__)
             self._check(module)
         except BaseException as error:
             del sys.modules[module_name]

@@ -136,7 +136,7 @@ def _quantities(summary: Summary) -> str:
         num_data = round(np.exp(information.ceiling))
         lines += [
             _line(f"mutual information {top}", mutual, f"at most log {num_data} = {information.ceiling:.3f}"),
-            _line(f"marginal KL {top}", marginal, f"rate less mutual information, {num_data} data"),
+            _line(f"marginal KL {top}", marginal, f"of the mean posterior from the prior, {num_data} data"),
         ]
     if probe is not None:
         share = Estimate(probe.accuracy, probe.standard_error)
@@ -179,7 +179,7 @@ def _unit_table(site: SiteSummary) -> str:
 
 def _line(name: str, estimate: Estimate, note: str) -> str:
     numbers = f"{estimate.value:11.3f} +- {estimate.standard_error:.3f}"
-    return f"{name:<27}{numbers:<22}{note}".rstrip()
+    return f"{name:<27}{numbers:<22}  {note}".rstrip()
 
 
 def _wrapped(text: str) -> str:

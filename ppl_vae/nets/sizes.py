@@ -26,11 +26,12 @@ def layer_sizes(num_inputs: int, num_outputs: int, hidden_dim: int, num_hidden: 
     """
     if num_hidden < 0:
         raise InputError(f"num_hidden must be at least 0, but it is {num_hidden}; use 0 for a linear network")
-    for name, size in (
-        ("latent_dim and data sizes", min(num_inputs, num_outputs)),
-        ("hidden_dim", hidden_dim),
-    ):
-        if size < 1:
-            raise InputError(f"{name} must be at least 1, but it is {size}; use a positive size")
+    if hidden_dim < 1:
+        raise InputError(f"hidden_dim must be at least 1, but it is {hidden_dim}; use a positive size")
+    if min(num_inputs, num_outputs) < 1:
+        raise InputError(
+            f"latent_dim and the size of a datum must be at least 1, but a network would have {num_inputs} inputs "
+            f"and {num_outputs} outputs; use positive sizes"
+        )
     sizes = [num_inputs, *[hidden_dim] * num_hidden, num_outputs]
     return list(zip(sizes[:-1], sizes[1:], strict=True))

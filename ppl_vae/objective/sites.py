@@ -173,6 +173,23 @@ class Traces:
                 "not be per datum; name the plate so, or name yours by the loss option data_plate"
             )
 
+    def check_betas(self, betas: Mapping[str, float]) -> None:
+        """Refuse programs that leave out a beta that they were given: it would have no effect.
+
+        Args:
+            betas: Betas that the programs were run with, by latent site.
+
+        Raises:
+            InputError: A latent site is scaled by another number.
+        """
+        for name, site in self.guide.items():
+            found = _number(site.beta)
+            if found is None or abs(found - betas[name]) > 1e-6 * betas[name]:
+                raise InputError(
+                    f"site {name!r} must be scaled by betas[{name!r}], but with {betas[name]:g} there it is "
+                    f"scaled by {_show(found)}; put the site into the scale handler, in model and guide"
+                )
+
     def has_topological_parents(self, name: str) -> bool:
         """Whether the guide draws all that may be a parent of the site in the model before it.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ppl_vae.objective.inspection import Generation, Inspection
 
-__all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks"]
+__all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks", "probe_betas"]
 
 Arrays = dict[str, NDArray[Any]]
 Device = Literal["auto", "cpu", "cuda"]
@@ -97,6 +97,15 @@ class Engine(Protocol):
 
     def generate(self, num_draws: int, *, seed: int) -> Generation:
         """Draws from the model; NumPy arrays."""
+
+
+def probe_betas(latents: list[str]) -> dict[str, float]:
+    """Betas that no program uses by itself, to see whether they reach their sites.
+
+    Args:
+        latents: Names of the latent sites.
+    """
+    return {site: 1.5 + number for number, site in enumerate(latents)}
 
 
 class UnitBetas(dict[str, float]):

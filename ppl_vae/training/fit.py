@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend, Plugin
@@ -218,7 +220,9 @@ def _write_products(run: Run) -> None:
 
     run.write_store()
     title = f"{run.program.name} ({run.program.backend}) on {run.data.dataset.name}, test data"
-    x, labels = run.data.split("test"), run.data.labels("test")
+    x, labels, names = run.data.split("test"), run.data.labels("test"), run.data.dataset.label_names
+    if labels is not None and names is not None:
+        labels = np.array(names)[labels]
     write_atomically(
         run.path / "overview.png", lambda path: save_overview(path, run.engine, x, labels=labels, title=title)
     )

@@ -5,8 +5,10 @@ follows from the seed and the position, so a run that continues from a checkpoin
 """
 
 import math
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -101,13 +103,8 @@ class TrainingLoop:
         self.last_save = time.monotonic()
         self._remember()
         try:
-            while self.progress.blocks < total and not self.progress.stopped:
-                self.pending.append(self._block())
-                self._remember()
-                self.report(self.pending[-1], self.progress.blocks / total)
-                if time.monotonic() - self.last_save >= self.settings.checkpoint_seconds:
-                    self.save()
-                    self.last_save = time.monotonic()
+            with _noted_interrupts() as interrupts:
+                self._run_blocks(total, interrupts)
             self.save()
         except KeyboardInterrupt:
             # Wherever it came, this is a whole state; records beyond it are dropped when the run continues.
@@ -116,6 +113,17 @@ class TrainingLoop:
             self.save()
             raise
         return self.best if self.settings.select == "best" else self.engine.parameters()
+
+    def _run_blocks(self, total: int, interrupts: list[int]) -> None:
+        while self.progress.blocks < total and not self.progress.stopped:
+            self.pending.append(self._block())
+            self._remember()
+            self.report(self.pending[-1], self.progress.blocks / total)
+            if interrupts:
+                raise KeyboardInterrupt
+            if time.monotonic() - self.last_save >= self.settings.checkpoint_seconds:
+                self.save()
+                self.last_save = time.monotonic()
 
     def _remember(self) -> None:
         self.before = self.engine.snapshot(), replace(self.progress), self.best
@@ -212,6 +220,29 @@ class TrainingLoop:
         self.engine.load_state(_part(arrays, "state/"))
         self.best = _part(arrays, "best/")
         self.folder.truncate_metrics(self.progress.records)
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Remember each Ctrl-C, because JAX can swallow the exception that it raises."""
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # the user's own is the user's
+        yield seen
+        return
+    try:
+        signal.signal(signal.SIGINT, note)
+    except ValueError:  # only the main thread may set handlers, and only it is interrupted
+        yield seen
+        return
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def nested(terms: Mapping[str, float]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, in
 from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
 from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.terms import Terms
-from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["NumPyroEngine"]
@@ -86,7 +86,10 @@ class NumPyroEngine:
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
         terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
         self.term_names, self.how = terms.names, dict(terms.how)
-        self._trial(self.x[:2], data_plate=loss.data_plate).check_data_plate(loss.data_plate)
+        probe = probe_betas(self.latents)
+        traces = self._trial(self.x[:2], betas=probe, data_plate=loss.data_plate)
+        traces.check_data_plate(loss.data_plate)
+        traces.check_betas(probe)
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
@@ -193,10 +196,12 @@ class NumPyroEngine:
     def _generate_like(self, params: Any, key: Array, x: Array) -> Generation:
         return read_generation(self._program(x, key, params).generate(), self.observed)
 
-    def _program(self, x: Array, key: Array, params: Any, **options: Any) -> NumPyroProgram:
-        betas = {"betas": UnitBetas()}
+    def _program(
+        self, x: Array, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any
+    ) -> NumPyroProgram:
+        arguments = {"betas": UnitBetas() if betas is None else betas}
         return NumPyroProgram(
-            self.program.model, self.program.guide, (x,), betas, rng_key=key, params=params, **options
+            self.program.model, self.program.guide, (x,), arguments, rng_key=key, params=params, **options
         )
 
     def _params(self) -> dict[str, Any]:

@@ -85,6 +85,12 @@ def prepare(
     if splits is None:
         fractions = {"validation": settings.validation, "test": settings.test}
         splits = make_splits(dataset, seed=settings.seed, **fractions)
+    for name in ("validation", "test"):
+        if len(getattr(splits, name)) < 2:
+            raise InputError(
+                f"{name} must leave 2 data or more for the split {name}, but of {dataset.num_data} data it gets "
+                f"{len(getattr(splits, name))}; raise --{name}, or give more data"
+            )
     x = dataset.x if how is None else binarise(dataset.x, how, seed=child_seed(settings.seed, "binarise"))
     return Prepared(dataset, splits, x)
 

@@ -17,7 +17,7 @@ from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, in
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
-from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks
+from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
 from ppl_vae.training.fused_adam import FusedAdam
 from ppl_vae.training.seeds import child_seed
 
@@ -89,7 +89,10 @@ class PyroEngine:
         self.may_capture = options.capture and getattr(self.program, "capture", True)
         with self._on_trial(0):
             batch = self._batch(self.x[:2])
-            self._program(batch, data_plate=loss.data_plate).run().check_data_plate(loss.data_plate)
+            probe = probe_betas(self.latents)
+            traces = self._program(batch, betas=probe, data_plate=loss.data_plate).run()
+            traces.check_data_plate(loss.data_plate)
+            traces.check_betas(probe)
             self.loss_step(self.tensors, batch, betas)
 
     def loss_step(
@@ -249,9 +252,9 @@ class PyroEngine:
         with forked(self.device, seed), pyro.validation_enabled(False):
             return _to_numpy(read_generation(self._program(shapes).generate(), self.observed))
 
-    def _program(self, x: Tensor, **options: Any) -> PyroProgram:
-        betas = {"betas": UnitBetas()}
-        return PyroProgram(self.program.model, self.program.guide, (x,), betas, **options)
+    def _program(self, x: Tensor, *, betas: Mapping[str, float] | None = None, **options: Any) -> PyroProgram:
+        arguments = {"betas": UnitBetas() if betas is None else betas}
+        return PyroProgram(self.program.model, self.program.guide, (x,), arguments, **options)
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         reference = next(iter(self.parameters_by_name.values()))

@@ -67,6 +67,11 @@ def run_page(run: Any) -> str:
     betas = ", ".join(f"{site}={beta:g}" for site, beta in record["betas"].items())
     options = "  ".join(f"{name}={value}" for name, value in model["options"].items())
     epochs = f"epochs={settings['epochs']}" + (" (stopped early)" if record["stopped_early"] else "")
+    dead = [site for site, active in record["result"]["active_units"]["test"].items() if not active]
+    notes = [
+        *record["notes"],
+        *(f"no unit of {site} is active: train longer, or lower beta or scale" for site in dead),
+    ]
     num_units = {
         site: int(np.prod(loc.shape[1:]))
         for site, loc in posterior_means(run.engine, run.data.split("test")[:1]).items()
@@ -80,7 +85,7 @@ def run_page(run: Any) -> str:
             result_table(record["result"], num_units),
             f"rates: {', '.join(f'{site} {how}' for site, how in record['how'].items())}; active units: variance "
             "of the posterior mean > 0.01; +-: standard error over data",
-            *(f"note: {note}" for note in record["notes"]),
+            *(f"note: {note}" for note in notes),
             f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
         ]
     )
@@ -108,6 +113,6 @@ def result_table(result: Mapping[str, Any], num_units: Mapping[str, int]) -> str
         ]
         active = ", ".join(f"{result['active_units'][split][s]} of {num_units[s]}" for s in sites)
         # JSON has no number for what is not finite.
-        cells = ["not finite" if n is None else f"{n:.2f}" for n in numbers]
+        cells = ["not finite" if n is None else f"{n:.2f}" if abs(n) < 1e7 else f"{n:.4g}" for n in numbers]
         lines.append(f"{split:<10}" + "".join(f"{cell:>12}" for cell in cells) + f"{active:>14}")
     return "\n".join(lines)

@@ -279,7 +279,7 @@ def test_a_value_of_another_type_is_refused_for_every_option(command, word):
         (["fit", "beta_vae", "--seed=4294967296"], r"seed must be below 2\*\*32"),
         (["fit", "beta_vae", "--likelihood=bernoulli"], "x must be exactly 0 or 1 for the Bernoulli likelihood"),
         (["fit", "beta_vae", "--binarise=sample"], "binarise must not be set with the Gaussian likelihood"),
-        (["fit", "beta_vae", "--latent-dim=0"], "latent_dim and data sizes must be at least 1"),
+        (["fit", "beta_vae", "--latent-dim=0"], "latent_dim and the size of a datum must be at least 1"),
         (["fit", "beta_vae", "--latent-dim=99999999999999"], "beta_vae_pyro.py must build with its options"),
         (["fit", "beta_vae", "--hidden-dim=0"], "hidden_dim must be at least 1"),
         (["fit", "beta_vae", "--num-hidden=-1"], "num_hidden must be at least 0"),

@@ -112,7 +112,7 @@ def test_weights_of_another_network_are_refused(change, message):
     [
         ((5, 3, 6, -1), "num_hidden must be at least 0, but it is -1"),
         ((5, 3, 0, 1), "hidden_dim must be at least 1, but it is 0"),
-        ((5, 0, 6, 1), "latent_dim and data sizes must be at least 1, but it is 0"),
+        ((5, 0, 6, 1), "latent_dim and the size of a datum must be at least 1"),
     ],
 )
 def test_sizes_are_checked(sizes, message):

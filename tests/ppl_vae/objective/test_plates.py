@@ -63,3 +63,14 @@ def test_data_outside_the_plate_are_found_out(ppl):
 
     assert check(program.run(), program) == {}
     ppl.program(pair(ppl, plates), ppl.array(X), noise=NOISE).run().check_data_plate("data")
+
+
+@pytest.mark.parametrize("given", [2.0, 1e-30])
+def test_a_beta_that_is_left_out_is_found_out(ppl, given):
+    plates, _ = ORDERS["groups outside, explicit"]
+    traces = ppl.program(pair(ppl, plates), ppl.array(X), noise=NOISE).run()
+    traces.check_betas({"z": 1.0})
+    with pytest.raises(
+        InputError, match=r"site 'z' must be scaled by betas\['z'\], but .* it is scaled by 1; put"
+    ):
+        traces.check_betas({"z": given})

@@ -377,7 +377,7 @@ def test_binary_data_are_drawn_once_for_evaluation_and_anew_for_training(tmp_pat
         ({"validation": 0.9}, "leaves nothing to train on"),
         ({"test": 0}, "test must be a fraction between 0 and 1"),
         ({"seed": -1}, "seed must be 0 or more"),
-        ({"latent_dim": 0}, "latent_dim and data sizes must be at least 1"),
+        ({"latent_dim": 0}, "latent_dim and the size of a datum must be at least 1"),
         ({"scale": -1.0}, "scale must be positive"),
         ({"likelihood": "bernoulli"}, "x must be exactly 0 or 1 for the Bernoulli likelihood"),
         (

@@ -1,5 +1,8 @@
 """The training loop on an engine of a few lines: order, blocks, selection, checkpoints, faults, interrupts."""
 
+import signal
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -335,3 +338,15 @@ def test_a_validation_that_is_not_finite_is_a_fault(tmp_path, epoch):
 def test_flat_names_become_records():
     flat = {"loss": 1.0, "rate/z1": 2.0, "rate/z2": 3.0, "extra/a/b": 4.0}
     assert nested(flat) == {"loss": 1.0, "rates": {"z1": 2.0, "z2": 3.0}, "extras": {"a/b": 4.0}}
+
+
+def test_an_interrupt_that_a_library_swallows_still_ends_the_run(tmp_path):
+    class Swallowing(PlainEngine):
+        def run_block(self, *args):
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            return super().run_block(*args)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(tmp_path, Swallowing()).run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

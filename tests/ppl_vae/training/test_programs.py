@@ -55,7 +55,7 @@ def test_an_object_names_its_backend_itself(backend):
         ),
         ({"epoch": 3}, r"did you mean epochs\?"),
         ({"latent_dim": "x"}, "option latent_dim must be a whole number, but it is 'x'; the default is 10"),
-        ({"latent_dim": 0}, "latent_dim and data sizes must be at least 1, but it is 0"),
+        ({"latent_dim": 0}, "latent_dim and the size of a datum must be at least 1"),
         ({"num_hidden": -1}, "num_hidden must be at least 0"),
         ({"scale": float("nan")}, "scale must be positive and finite, but it is nan"),
         ({"activation": "gelu"}, "option activation must be one of relu, tanh, softplus"),

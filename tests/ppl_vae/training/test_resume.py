@@ -18,7 +18,7 @@ from ppl_vae.training.run_folder import RunFolder
 from tests.helpers import ROOT, load_file, needs
 from tests.toy_fits import TOY, toy_data
 
-EPOCHS = 60
+EPOCHS = 150
 WORDS = [f"--{name.replace('_', '-')}={value}" for name, value in TOY.items()]
 # Threads may sum in another order, and a process on shared cores may get fewer of them.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
