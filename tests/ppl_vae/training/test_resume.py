@@ -24,16 +24,20 @@ WORDS = [f"--{name.replace('_', '-')}={value}" for name, value in TOY.items()]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
+# A shell starts background jobs with interrupts ignored, and a process inherits that.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ppl_vae.cli import main; main()"
+)
+
+
 def start(words, cwd):
     return subprocess.Popen(
-        [sys.executable, "-m", "ppl_vae.cli", *words],
+        [sys.executable, "-c", COMMAND, *words],
         cwd=cwd,
         env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts background jobs with interrupts ignored, and a process inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
