@@ -13,7 +13,7 @@ __all__ = ["LIKELIHOODS", "check_support"]
 
 LIKELIHOODS = {
     "bernoulli": "independent zeros and ones",
-    "gaussian": "independent real values with one learned scale",
+    "gaussian": "independent real values with one scale, learned or fixed",
 }
 
 
