@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.data._dataset import Raw
 from ppl_vae.errors import InputError
 
 __all__ = ["read_csv"]
 
 
-def read_csv(path: Path) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
+def read_csv(path: Path) -> Raw:
     """Features and labels of a table with or without a header row.
 
     The first row is a header when any of its cells is neither a number nor empty.
@@ -39,8 +40,8 @@ def read_csv(path: Path) -> tuple[NDArray[np.float64], NDArray[Any] | None]:
     for k, i in enumerate(features):
         x[:, k] = _numbers(table.iloc[:, i], names[i], path)
     if not any(is_label):
-        return x, None
-    return x, _labels(table.iloc[:, is_label.index(True)], path)
+        return Raw(x)
+    return Raw(x, _labels(table.iloc[:, is_label.index(True)], path))
 
 
 def _table(path: Path) -> tuple[Any, list[str]]:

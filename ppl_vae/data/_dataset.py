@@ -3,15 +3,26 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Dataset", "Raw"]
 
-Raw = tuple[NDArray[Any], NDArray[Any] | None]
-"""Data and labels as they were found, unchecked."""
+
+class Raw(NamedTuple):
+    """Data as they were found, unchecked.
+
+    Attributes:
+        x: Data, (n, *data_shape), any dtype.
+        labels: Classes, (n,), whole numbers or strings, or None.
+        num_test: How many rows at the end are the data set's own test part, 0 for none.
+    """
+
+    x: Any
+    labels: Any = None
+    num_test: int = 0
 
 
 # Compared by identity: == on arrays has no single truth value; compare fingerprints for equal contents.

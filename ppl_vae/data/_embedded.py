@@ -12,7 +12,7 @@ def _digits() -> Raw:
 
     bunch = load_digits()
     # Grey levels run from 0 to 16.
-    return bunch.images / 16.0, bunch.target
+    return Raw(bunch.images / 16.0, bunch.target)
 
 
 EMBEDDED: dict[str, Callable[[], Raw]] = {"digits": _digits}

@@ -82,16 +82,16 @@ def _check_file(path: Path) -> None:
 
 def _read_npy(path: Path) -> Raw:
     with path.open("rb") as file:
-        return _read_array(file, path.stat().st_size), None
+        return Raw(_read_array(file, path.stat().st_size))
 
 
 def _read_npz(path: Path) -> Raw:
     with zipfile.ZipFile(path) as archive:
         keys = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if "x" in keys:
-            return _member(archive, keys["x"]), _member(archive, keys["y"]) if "y" in keys else None
+            return Raw(_member(archive, keys["x"]), _member(archive, keys["y"]) if "y" in keys else None)
         if len(keys) == 1:
-            return _member(archive, *keys.values()), None
+            return Raw(_member(archive, *keys.values()))
     raise InputError(
         f"source {path} must hold its data under the key x, but its keys are: {', '.join(keys) or 'none'}; "
         "write it with numpy.savez(path, x=data, y=labels)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.data._dataset import Dataset
+from ppl_vae.data._dataset import Dataset, Raw
 from ppl_vae.data._embedded import EMBEDDED
 from ppl_vae.data._files import READERS, read_file
 from ppl_vae.data._labels import encode_labels
@@ -52,24 +52,24 @@ def load(
         return source
     is_named = isinstance(source, str | os.PathLike)
     what = f"source {source}" if is_named else "source"
-    (values, own_labels), default = _raw(source)
-    if labels is not None and own_labels is not None:
+    raw, default = _raw(source)
+    if labels is not None and raw.labels is not None:
         raise InputError(f"labels are given, but {what} has its own; leave labels out")
-    x = _data(values, what)
-    given = own_labels if labels is None else labels
+    x = _data(raw.x, what)
+    given = raw.labels if labels is None else labels
     codes, label_names = (None, None) if given is None else encode_labels(given, len(x), f"labels of {what}")
     name = name or default
     return Dataset(name, x, codes, str(source) if is_named else name, label_names)
 
 
-def _raw(source: str | os.PathLike[str] | ArrayLike) -> tuple[tuple[ArrayLike, ArrayLike | None], str]:
+def _raw(source: str | os.PathLike[str] | ArrayLike) -> tuple[Raw, str]:
     """Unchecked data and labels, and the name they have by default."""
     if isinstance(source, str) and source in EMBEDDED:
         return EMBEDDED[source](), source
     if isinstance(source, str | os.PathLike):
         path = _path(source)
         return read_file(path), path.stem
-    return (source, None), "array"
+    return Raw(source), "array"
 
 
 def _path(source: str | os.PathLike[str]) -> Path:
