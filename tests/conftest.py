@@ -24,6 +24,14 @@ def _has_cuda():
     return torch.cuda.is_available()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_cache(tmp_path_factory):
+    """No test sees or changes the user's imported data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PPL_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def clean_pyro():
     """Pyro keeps parameters and validation for the whole process."""

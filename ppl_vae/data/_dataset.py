@@ -1,4 +1,4 @@
-"""A data set in memory: float32 data, integer labels, and where they came from."""
+"""A data set: float32 data in memory or on the disk, integer labels, and where they came from."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ppl_vae.data._rows import Rows, row_blocks
 
 __all__ = ["Dataset", "Raw"]
 
@@ -18,11 +20,13 @@ class Raw(NamedTuple):
         x: Data, (n, *data_shape), any dtype.
         labels: Classes, (n,), whole numbers or strings, or None.
         num_test: How many rows at the end are the data set's own test part, 0 for none.
+        label_names: Names of classes 0, 1, ..., for labels that are whole numbers.
     """
 
     x: Any
     labels: Any = None
     num_test: int = 0
+    label_names: tuple[str, ...] | None = None
 
 
 # Compared by identity: == on arrays has no single truth value; compare fingerprints for equal contents.
@@ -32,18 +36,21 @@ class Dataset:
 
     Attributes:
         name: A short name, for titles and run folders.
-        x: Finite data, shape (n, *data_shape).
+        x: Finite data, shape (n, *data_shape): an array, or rows that are read from the disk when they
+            are indexed.
         labels: Class codes, shape (n,), or None.
         source: What ``load`` was given: the name of an embedded data set, the path as written, or
             the name of an array.
         label_names: Names of codes 0, 1, ..., where the labels came as strings.
+        num_test: How many rows at the end are the data set's own test part, 0 for none.
     """
 
     name: str
-    x: NDArray[np.float32]
+    x: Rows
     labels: NDArray[np.int64] | None
     source: str
     label_names: tuple[str, ...] | None = None
+    num_test: int = 0
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -55,15 +62,21 @@ class Dataset:
         """Number of data, n."""
         return len(self.x)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether ``x`` is an array."""
+        return isinstance(self.x, np.ndarray)
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of dtype, shape and bytes of data and labels.
+        """SHA-256, in hex, of dtype, shape and bytes of data and labels; all data are read for it.
 
         Computed once, so the arrays must not be changed in place.
         """
-        digest = hashlib.sha256()
-        for array in (self.x, self.labels):
-            if array is not None:
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+        digest = hashlib.sha256(f"<f4{self.x.shape}".encode())
+        for block in row_blocks(self.num_data, self.data_shape):
+            digest.update(np.ascontiguousarray(self.x[block], "<f4").data)
+        if self.labels is not None:
+            digest.update(f"{self.labels.dtype.str}{self.labels.shape}".encode())
+            digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()

@@ -1,20 +1,24 @@
-"""One door for data: an embedded name, a file or an array becomes a checked Dataset."""
+"""One door for data: a name, a file, a folder or an array becomes a checked Dataset."""
 
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ppl_vae.data._dataset import Dataset, Raw
 from ppl_vae.data._embedded import EMBEDDED
-from ppl_vae.data._files import READERS, read_file
 from ppl_vae.data._labels import encode_labels
+from ppl_vae.data._rows import FileRows, Rows
 from ppl_vae.data.checks import as_array, as_float32
+from ppl_vae.data.collection.cache import read_stored, stored_names
+from ppl_vae.data.collection.registry import importable
+from ppl_vae.data.readers.files import READERS, read_file
+from ppl_vae.data.readers.image_folder import read_image_folder
 from ppl_vae.errors import InputError
 
-__all__ = ["load"]
+__all__ = ["is_data_name", "load"]
 
 
 def load(
@@ -25,18 +29,20 @@ def load(
 ) -> Dataset:
     """Data from a name, a file or an array, as finite float32 and never rescaled.
 
-    An embedded name comes before a file of the same name (write ``./digits`` for the file). ``.npy``
-    holds the data; ``.npz`` holds them under ``x`` (or as its only array) and labels under ``y``;
-    ``.csv`` has one datum a row, numbers in every column but ``label``, and a header row or none.
+    A name comes before a file of the same name (write ``./digits`` for the file). ``.npy`` holds the data;
+    ``.npz`` holds them under ``x`` (or as its only array) and labels under ``y``; ``.csv`` has one datum a
+    row, numbers in every column but ``label``, and a header row or none; ``.h5`` and ``.h5ad`` hold a matrix;
+    a folder holds images, which are divided by 255, and its sub-folders are classes.
 
     Args:
-        source: An embedded name, a path, an array of shape (n, *data_shape) from NumPy, torch or JAX,
-            or a Dataset, which is returned as it is.
+        source: A name of embedded or imported data, a path, an array of shape (n, *data_shape) from NumPy, torch
+            or JAX, or a Dataset, which is returned as it is.
         labels: Classes, shape (n,), whole numbers or strings, for a source that has none of its own.
-        name: Name of the data set; by default the embedded name, the file's stem, or ``array``.
+        name: Name of the data set; by default the one in ``source``, the file's stem, or ``array``.
 
     Returns:
-        The data set, which shares no memory with ``source``.
+        The data set, which shares no memory with ``source``. A ``.npy`` file of more than 512 MiB as float32
+        stays on the disk, and is read as a fit needs it.
 
     Raises:
         InputError: No such source, a file that cannot be read, or data that are not finite real
@@ -57,40 +63,59 @@ def load(
         raise InputError(f"labels are given, but {what} has its own; leave labels out")
     x = _data(raw.x, what)
     given = raw.labels if labels is None else labels
-    codes, label_names = (None, None) if given is None else encode_labels(given, len(x), f"labels of {what}")
+    codes, names = (None, None) if given is None else encode_labels(given, len(x), f"labels of {what}")
     name = name or default
-    return Dataset(name, x, codes, str(source) if is_named else name, label_names)
+    dataset = Dataset(name, x, codes, str(source) if is_named else name, names or raw.label_names, raw.num_test)
+    if not dataset.is_in_memory:
+        _ = dataset.fingerprint  # which reads, and so checks, every row
+    return dataset
 
 
 def _raw(source: str | os.PathLike[str] | ArrayLike) -> tuple[Raw, str]:
-    """Unchecked data and labels, and the name they have by default."""
-    if isinstance(source, str) and source in EMBEDDED:
-        return EMBEDDED[source](), source
-    if isinstance(source, str | os.PathLike):
-        path = _path(source)
-        return read_file(path), path.stem
-    return Raw(source), "array"
+    """Unchecked data, and the name they have by default."""
+    if not isinstance(source, str | os.PathLike):
+        return Raw(source), "array"
+    if source in EMBEDDED:
+        return EMBEDDED[str(source)](), str(source)
+    path = _path(source)
+    if path is None:
+        return read_stored(str(source)), str(source)
+    if os.path.isdir(path):
+        return read_image_folder(path), path.name
+    return read_file(path), path.stem
 
 
-def _path(source: str | os.PathLike[str]) -> Path:
-    """The file meant by ``source``, unless it is a word that can only be a mistyped name."""
+def _path(source: str | os.PathLike[str]) -> Path | None:
+    """The file or folder meant by ``source``, or None for a name of imported data."""
     path = Path(source)
-    is_file = os.path.exists(path) or path.suffix.lower() in READERS or str(source) != path.name
-    if is_file and str(source):
+    if is_data_name(source):
+        return None
+    is_path = os.path.exists(path) or path.suffix.lower() in READERS or str(source) != path.name
+    if is_path and str(source):
         return path
-    close = difflib.get_close_matches(str(source).lower(), EMBEDDED)
-    hint = f"did you mean {' or '.join(close)}?" if close else "name one of these, or a file that exists"
+    known = [*EMBEDDED, *stored_names(), *importable()]
+    close = difflib.get_close_matches(str(source).lower(), known)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see `ppl-vae data list`"
     raise InputError(
-        f"source must be an embedded data set ({', '.join(EMBEDDED)}) or a {', '.join(READERS)} file, "
-        f"but {str(source)!r} is neither; {hint}"
+        f"source must be a data set ({', '.join(dict.fromkeys(known))}), a {', '.join(READERS)} file or a folder "
+        f"of images, but {str(source)!r} is none; {hint}"
     )
 
 
-def _data(values: ArrayLike, what: str) -> NDArray[np.float32]:
-    array = as_array(values, what)
-    if array.ndim < 2 or array.size == 0:
+def is_data_name(source: str | os.PathLike[str]) -> bool:
+    """Whether ``load`` takes a source for the name of a data set.
+
+    Args:
+        source: What a user named.
+    """
+    return isinstance(source, str) and (source in EMBEDDED or source in importable() or source in stored_names())
+
+
+def _data(values: Any, what: str) -> Rows:
+    array = values if isinstance(values, FileRows) else as_array(values, what)
+    if len(array.shape) < 2 or 0 in array.shape:
         raise InputError(
             f"{what} must have shape (n, *data_shape) with at least one datum and one feature, "
             f"but its shape is {array.shape}; reshape one feature to (n, 1)"
         )
-    return as_float32(array, what)
+    return array if isinstance(array, FileRows) else as_float32(array, what)

@@ -35,7 +35,7 @@ def make_splits(dataset: Dataset, *, seed: int = 0, validation: float = 0.1, tes
         dataset: The data, n rows.
         seed: Equal seeds give equal splits.
         validation: Fraction of all n for validation, rounded up.
-        test: Fraction of all n for testing, rounded up.
+        test: Fraction of all n for testing, rounded up; a test part of the data set's own comes before it.
 
     Returns:
         The indices of each part. The test rows have the class shares of all data, and the validation
@@ -46,11 +46,16 @@ def make_splits(dataset: Dataset, *, seed: int = 0, validation: float = 0.1, tes
         InputError: A fraction outside (0, 1), a sum of 1 or more, an empty part, or an invalid seed.
     """
     check_seed(seed)
+    if dataset.num_test:
+        test = dataset.num_test / dataset.num_data
     num_validation, num_test = _sizes(dataset.num_data, validation, test)
     # One seed for both draws would tie the validation rows to the test rows.
     first, second = np.random.SeedSequence(seed).generate_state(2)
     every = np.arange(dataset.num_data, dtype=np.int64)
-    rest, test_rows = _draw(every, num_test, dataset.labels, int(first))
+    if dataset.num_test:
+        rest, test_rows = every[:-num_test], every[-num_test:]
+    else:
+        rest, test_rows = _draw(every, num_test, dataset.labels, int(first))
     train_rows, validation_rows = _draw(rest, num_validation, dataset.labels, int(second))
     return Splits(train_rows, validation_rows, test_rows)
 

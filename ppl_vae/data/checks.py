@@ -36,12 +36,13 @@ def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
         ) from error
 
 
-def as_real(values: ArrayLike, what: str) -> NDArray[Any]:
+def as_real(values: ArrayLike, what: str, *, first_row: int = 0) -> NDArray[Any]:
     """Finite real numbers, in the dtype they came in.
 
     Args:
         values: An array of any shape.
         what: The name of the argument, for messages.
+        first_row: Rows before these, for messages.
 
     Returns:
         An array of a bool, integer or floating dtype, which may share memory with ``values``.
@@ -58,6 +59,7 @@ def as_real(values: ArrayLike, what: str) -> NDArray[Any]:
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+        first = (first[0] + first_row, *first[1:]) if first else first
         raise InputError(
             f"{what} must be finite, but {np.count_nonzero(bad)} of {array.size} entries are NaN or "
             f"infinite, the first at index {first} (counted from 0); drop or fill them"
@@ -65,12 +67,13 @@ def as_real(values: ArrayLike, what: str) -> NDArray[Any]:
     return array
 
 
-def as_float32(values: ArrayLike, what: str) -> NDArray[np.float32]:
+def as_float32(values: ArrayLike, what: str, *, first_row: int = 0) -> NDArray[np.float32]:
     """A float32 copy of finite real numbers, never rescaled.
 
     Args:
         values: An array of any shape.
         what: The name of the argument, for messages.
+        first_row: Rows before these, for messages.
 
     Returns:
         A C-contiguous copy; integers beyond 2**24 and doubles are rounded to the nearest float32.
@@ -78,7 +81,7 @@ def as_float32(values: ArrayLike, what: str) -> NDArray[np.float32]:
     Raises:
         InputError: As ``as_real``, or an entry is beyond the range of float32.
     """
-    array = as_real(values, what)
+    array = as_real(values, what, first_row=first_row)
     with np.errstate(over="ignore"):
         x = array.astype(np.float32, order="C", subok=False)
     bad = ~np.isfinite(x)

@@ -187,11 +187,12 @@ def test_bad_arrays_are_refused(array, message):
     [
         (
             "digts",
-            r"embedded data set \(digits\) or a .npy, .npz, .csv file, but 'digts'.*did you mean digits\?",
+            r"data set \(digits, .*mnist.*\), a .npy, .*.h5ad.* file or a folder of images, but 'digts' is "
+            r"none; did you mean digits\?",
         ),
         ("Digits", r"did you mean digits\?"),
-        ("faces", "'faces' is neither; name one of these, or a file that exists"),
-        ("", "'' is neither"),
+        ("faces", "'faces' is none; see `ppl-vae data list`"),
+        ("", "'' is none"),
         ("faces.npy", "source faces.npy does not exist; check the path"),
         (Path("some/faces"), r"source some.faces does not exist"),
         (300 * "b" + ".npy", "does not exist"),
@@ -209,5 +210,5 @@ def test_an_embedded_name_comes_before_a_file_unless_it_is_written_as_a_path(tmp
     Path("digits").mkdir()
     assert load("digits").num_data == 1797
     for path in ("./digits", Path("digits")):
-        with pytest.raises(InputError, match="digits is a directory; name a file in it"):
+        with pytest.raises(InputError, match="digits must hold .*png"):
             load(path)

@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 from ppl_vae.errors import InputError
-from ppl_vae.training.files import (
+from ppl_vae.files import (
     read_arrays,
     read_meta,
     storage_errors,
@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from ppl_vae.errors import InputError
-from ppl_vae.training.files import write_arrays, write_text
+from ppl_vae.files import write_arrays, write_text
 long_text, long_array = "x" * 10_000, {"w": np.ones(2000)}
 for write in (lambda path: write_text(path, long_text), lambda path: write_arrays(path, long_array, {})):
     try:

@@ -14,11 +14,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data._csv import read_csv
 from ppl_vae.data._dataset import Raw
+from ppl_vae.data._rows import FileRows
+from ppl_vae.data.readers.csv_table import read_csv
+from ppl_vae.data.readers.hdf5 import read_hdf5
 from ppl_vae.errors import InputError
 
 __all__ = ["READERS", "read_file"]
+
+# Files whose data would take more memory than this, as float32, are read as a fit needs them.
+STREAM_ABOVE = 2**29
 
 # What NumPy, zipfile and pandas raise at a broken file, found by fuzzing. RuntimeError is an encrypted
 # archive or one packed by an unknown method, MemoryError a file that does not fit.
@@ -43,7 +48,7 @@ def read_file(path: Path) -> Raw:
     """Data and labels as they stand in a file.
 
     Args:
-        path: A ``.npy``, ``.npz`` or ``.csv`` file.
+        path: A ``.npy``, ``.npz``, ``.csv``, ``.h5ad``, ``.h5`` or ``.hdf5`` file.
 
     Returns:
         Data and, where the file holds them, labels: unchecked arrays of any dtype and shape.
@@ -72,8 +77,6 @@ def read_file(path: Path) -> Raw:
 
 def _check_file(path: Path) -> None:
     # os.path, because pathlib raises at names the file system refuses, such as one too long.
-    if os.path.isdir(path):
-        raise InputError(f"source must be a file, but {path} is a directory; name a file in it")
     if not os.path.isfile(path):
         raise InputError(f"source {path} does not exist; check the path")
     if path.stat().st_size == 0:
@@ -81,8 +84,14 @@ def _check_file(path: Path) -> None:
 
 
 def _read_npy(path: Path) -> Raw:
+    num_bytes = path.stat().st_size
     with path.open("rb") as file:
-        return Raw(_read_array(file, path.stat().st_size))
+        shape, in_columns, dtype = _read_header(file, num_bytes)
+        if 4 * math.prod(shape) <= STREAM_ABOVE or dtype.kind not in "biuf":
+            return Raw(_read_array(file, num_bytes))
+        if in_columns:
+            raise ValueError("it is too large for memory and stored by columns, not by rows")
+        return Raw(FileRows(path, file.tell(), shape, dtype))
 
 
 def _read_npz(path: Path) -> Raw:
@@ -104,18 +113,31 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _read_array(file: IO[bytes], num_bytes: int) -> NDArray[Any]:
-    """The array in an open ``.npy`` file, refused before it is allocated when the file cannot hold it."""
-    version = np.lib.format.read_magic(file)
-    if version not in HEADERS:
-        raise ValueError(f"its format is version {version}, not 1.0 or 2.0")
-    shape, _, dtype = HEADERS[version](file)
-    promised = math.prod(shape) * dtype.itemsize
-    # NumPy can crash the interpreter at a negative length.
-    if min(shape, default=0) < 0 or promised > num_bytes - file.tell():
-        raise ValueError(f"its header promises shape {shape} of {dtype}, {promised} bytes, and it holds fewer")
+    file.seek(0)
+    _read_header(file, num_bytes)
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
+def _read_header(file: IO[bytes], num_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of an open ``.npy`` file, refused before it is read when it cannot hold them."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"its format is version {version}, not 1.0 or 2.0")
+    shape, in_columns, dtype = HEADERS[version](file)
+    promised = math.prod(shape) * dtype.itemsize
+    # NumPy can crash the interpreter at a negative length.
+    if min(shape, default=0) < 0 or promised > num_bytes - file.tell():
+        raise ValueError(f"its header promises shape {shape} of {dtype}, {promised} bytes, and it holds fewer")
+    return shape, in_columns, dtype
+
+
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-READERS: dict[str, Callable[[Path], Raw]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": read_csv}
+READERS: dict[str, Callable[[Path], Raw]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": read_csv,
+    ".h5ad": read_hdf5,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+}

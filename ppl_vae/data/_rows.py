@@ -1,0 +1,118 @@
+"""Data that stay on the disk and are read row by row, as a fit needs them."""
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.data.checks import as_float32
+from ppl_vae.errors import InputError
+
+__all__ = ["BLOCK_BYTES", "FileRows", "Index", "Rows", "SelectedRows", "row_blocks", "rows_per_block"]
+
+# What is held of streamed data at once, as float32.
+BLOCK_BYTES = 2**26
+
+Index = slice | NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Rows of data, in memory or not; NumPy arrays are such.
+
+    Attributes:
+        shape: Number of rows, then the shape of one datum.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Rows by a slice or an array of indices, float32, in memory."""
+
+
+class FileRows:
+    """Rows of a ``.npy`` file, read anew at each look, so that memory holds no more than was asked for.
+
+    Args:
+        path: The file.
+        offset: Bytes before the first number.
+        shape: Shape of the array in the file, (n, *data_shape).
+        dtype: Its numbers: bool, integer or floating.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.offset, self.shape, self.dtype = path.resolve(), offset, shape, dtype
+        self._state = self._stat()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Index) -> NDArray[np.float32]:
+        """Rows by a slice or an array of indices, as float32.
+
+        Raises:
+            InputError: The file changed since it was opened, or holds what ``load`` refuses.
+        """
+        try:
+            # A map that lived longer would keep every page it ever touched.
+            values = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[rows]
+        except (OSError, ValueError) as error:
+            raise InputError(f"source {self.path} cannot be read any more ({error}); restore it") from error
+        if self._stat() != self._state:
+            raise InputError(
+                f"source {self.path} must stay as it is while it is used, but it was changed since it was opened; "
+                "restore it, or fit the new data as a new run"
+            )
+        first = (rows.start or 0) if isinstance(rows, slice) else 0
+        return as_float32(values, f"source {self.path}", first_row=first)
+
+    def _stat(self) -> tuple[int, ...]:
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise InputError(f"source {self.path} cannot be read any more ({error}); restore it") from error
+        return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+class SelectedRows:
+    """Some rows of others.
+
+    Args:
+        rows: Rows of data.
+        indices: Which of them, in this order.
+    """
+
+    def __init__(self, rows: Rows, indices: NDArray[np.int64]) -> None:
+        self.rows, self.indices = rows, indices
+        self.shape = (len(indices), *rows.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, rows: Index) -> Any:
+        """Rows by a slice or an array of indices."""
+        return self.rows[self.indices[rows]]
+
+
+def rows_per_block(data_shape: tuple[int, ...]) -> int:
+    """Rows that a block holds, at least 1.
+
+    Args:
+        data_shape: Shape of one datum.
+    """
+    return max(1, BLOCK_BYTES // (4 * int(np.prod(data_shape))))
+
+
+def row_blocks(num_data: int, data_shape: tuple[int, ...]) -> list[slice]:
+    """Slices over rows that are small enough to hold.
+
+    Args:
+        num_data: Number of rows.
+        data_shape: Shape of one datum.
+    """
+    size = rows_per_block(data_shape)
+    return [slice(start, min(start + size, num_data)) for start in range(0, num_data, size)]
