@@ -1,17 +1,17 @@
 """Observation models for Pyro programs: a decoder's output becomes a distribution of x."""
 
 from math import inf, log
-from typing import Literal
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.distributions import pyro_counts as counts
+from ppl_vae.distributions.pyro_discretised_logistic import DiscretisedLogisticMixture
 from ppl_vae.errors import InputError
+from ppl_vae.likelihoods.support import MEAN_FLOOR, Likelihood, output_shape
 
 __all__ = ["Likelihood", "build_likelihood"]
-
-Likelihood = Literal["bernoulli", "gaussian"]
 
 
 class Bernoulli(nn.Module):
@@ -53,22 +53,97 @@ class Gaussian(nn.Module):
         return dist.Normal(outputs, self.log_scale.exp()).to_event(self.data_dim)
 
 
-def build_likelihood(
-    name: Likelihood, data_shape: tuple[int, ...], *, scale: float = 1.0, learn_scale: bool = False
-) -> nn.Module:
-    """Observation model by name.
+class Poisson(nn.Module):
+    """Independent Poisson counts; the decoder gives their means before a softplus.
 
     Args:
-        name: "bernoulli" or "gaussian".
+        data_dim: Number of axes of one datum.
+    """
+
+    def __init__(self, data_dim: int) -> None:
+        super().__init__()
+        self.data_dim = data_dim
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution of x with event shape ``data_shape`` from outputs (..., *data_shape)."""
+        return counts.Poisson(_mean_of_counts(outputs)).to_event(self.data_dim)
+
+
+class NegativeBinomial(nn.Module):
+    """Independent negative binomial counts; the decoder gives their means before a softplus.
+
+    The variance is mean + mean^2 / concentration, with one learned concentration, 1 at first, per feature.
+
+    Args:
+        data_shape: Shape of one datum.
+    """
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.data_dim = len(data_shape)
+        self.log_concentration = nn.Parameter(torch.zeros(data_shape))
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution of x with event shape ``data_shape`` from outputs (..., *data_shape)."""
+        concentration = self.log_concentration.exp()
+        rate = concentration / _mean_of_counts(outputs)
+        return counts.NegativeBinomial(concentration, rate).to_event(self.data_dim)
+
+
+class GreyLevels(nn.Module):
+    """Pixels of 256 grey levels, independent, their channels dependent; the decoder gives mixture parameters.
+
+    Args:
+        data_shape: Shape of one image, (h, w) or (h, w, c).
+    """
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.num_channels = data_shape[2] if len(data_shape) == 3 else None
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution of x with event shape ``data_shape`` from outputs (..., h, w, p)."""
+        return DiscretisedLogisticMixture(outputs, self.num_channels).to_event(2)
+
+
+def build_likelihood(
+    name: Likelihood,
+    data_shape: tuple[int, ...],
+    *,
+    scale: float = 1.0,
+    learn_scale: bool = False,
+    num_mixtures: int = 10,
+) -> nn.Module:
+    """Observation model by name: a module from the decoder's output to p(x | z).
+
+    Outputs (..., *output_shape) are logits of "bernoulli", locations of "gaussian", means before a softplus
+    of "poisson" and "negative-binomial", and mixture parameters of "discretised-logistic-mixture".
+
+    Args:
+        name: A key of ``support.LIKELIHOODS``.
         data_shape: Shape of one datum.
         scale: Standard deviation of "gaussian", positive.
         learn_scale: Whether the scale is learned, from ``scale`` on.
+        num_mixtures: Components of "discretised-logistic-mixture".
 
     Raises:
-        InputError: The scale is not positive.
+        InputError: The scale is not positive; or as ``support.output_shape``.
     """
     if not 0 < scale < inf:
         raise InputError(f"scale must be positive and finite, but it is {scale}; pass a standard deviation")
+    output_shape(name, data_shape, num_mixtures=num_mixtures)  # raises
     if name == "bernoulli":
         return Bernoulli(len(data_shape))
-    return Gaussian(len(data_shape), scale, learn_scale)
+    if name == "gaussian":
+        return Gaussian(len(data_shape), scale, learn_scale)
+    if name == "poisson":
+        return Poisson(len(data_shape))
+    if name == "negative-binomial":
+        return NegativeBinomial(data_shape)
+    return GreyLevels(data_shape)
+
+
+def _mean_of_counts(outputs: Tensor) -> Tensor:
+    # Not exp: from raw counts an untrained network may put out 100, whose exponential overflows float32.
+    # The threshold is where torch replaces softplus by its limit; at its default float64 would notice.
+    return nn.functional.softplus(outputs, threshold=40.0) + MEAN_FLOOR
