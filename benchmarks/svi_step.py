@@ -1,11 +1,10 @@
 """Time of a training step against hand-written code of the same network, both sides in one run.
 
 The sides take turns in rounds, and every figure is a median over rounds of the ratio within a round, so that
-a drift of the machine's speed cancels. One thread. ``--record`` writes the table beside this file.
+a drift of the machine's speed cancels. ``--record`` writes the table beside this file.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import sys
@@ -15,11 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Before the backends are imported: one thread for each side, on one core where the system can say so.
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+from benchmarks.threads import THREADS  # isort: skip  # before the backends
 
 import jax
 import jax.numpy as jnp
@@ -62,10 +57,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=40, help="rounds that every side takes part in")
     parser.add_argument("--record", action="store_true", help="write the table to svi_step.md")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     lines = [
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, pyro "
-        f"{pyro.__version__}, jax {jax.__version__}, numpyro {numpyro.__version__}; one thread, "
+        f"{pyro.__version__}, jax {jax.__version__}, numpyro {numpyro.__version__}; threads: {THREADS}, "
         f"{options.rounds} rounds of {STEPS} steps, medians.",
         "",
         *READING.splitlines(),

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.data import Rows
 from ppl_vae.objective.inspection import Generation, Inspection
 
 __all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks", "probe_betas"]
@@ -52,10 +53,11 @@ class Engine(Protocol):
 
     notes: list[str]
 
-    def prepare_training(
-        self, loss: Any, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
-    ) -> None:
-        """Make the optimiser, and check the loss on a first batch; x holds the training data."""
+    def prepare_training(self, loss: Any, x: Rows, options: StepOptions, betas: Mapping[str, float]) -> None:
+        """Make the optimiser, and check the loss on a first batch.
+
+        The training data x stay on the device if they are an array; other rows are read block by block.
+        """
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices`` (steps, batch); terms per step by name, (steps,)."""
@@ -92,8 +94,12 @@ class Engine(Protocol):
         *,
         seed: int,
         latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+        draw_x: bool = False,
     ) -> Inspection:
-        """Guide and model on data, betas 1, latents drawn, at their means, or given; NumPy arrays."""
+        """Guide and model on data, betas 1, latents drawn, at their means, or given; NumPy arrays.
+
+        With ``draw_x`` x is drawn too, given the latents.
+        """
 
     def generate(self, num_draws: int, *, seed: int) -> Generation:
         """Draws from the model; NumPy arrays."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.data import load
+from ppl_vae.data import load, rows_per_block
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import StepOptions
-from ppl_vae.training.files import storage_errors, write_arrays, write_atomically
+from ppl_vae.files import storage_errors, write_arrays, write_atomically
 from ppl_vae.training.loop import TrainingLoop
 from ppl_vae.training.prepared import SPLITS, Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
@@ -170,7 +170,8 @@ def _prepare_engine(
     )
     first = {site: float(values[0]) for site, values in settings.betas(betas, num_data).items()}
     with program_errors(program.plugin, "run with this loss"):
-        engine.prepare_training(loss.object, data.training if sample else data.split("train"), options, first)
+        engine.prepare_training(loss.object, data.training(grey=sample), options, first)
+    engine.notes += data.notes
 
 
 def _train(
@@ -192,6 +193,7 @@ def _train(
         betas=settings.betas(betas, len(data.splits.train)),
         num_data=len(data.splits.train),
         validation=data.split("validation"),
+        rows_at_once=None if data.dataset.is_in_memory else rows_per_block(data.dataset.data_shape),
         report=report,
     )
     if checkpoint is not None:

@@ -63,6 +63,8 @@ class TrainingLoop:
         betas: Beta of every step by site.
         num_data: Number of training data.
         validation: Validation data.
+        rows_at_once: How many data a block of steps may hold, for data that are read from the disk; None for
+            data in memory.
         report: Called after each block with the newest record and the share of the run that is done.
     """
 
@@ -76,6 +78,7 @@ class TrainingLoop:
         betas: Arrays,
         num_data: int,
         validation: NDArray[np.float32],
+        rows_at_once: int | None = None,
         report: Callable[[Mapping[str, Any], float], None] | None = None,
     ) -> None:
         self.engine, self.loss, self.folder, self.settings = engine, loss, folder, settings
@@ -85,7 +88,10 @@ class TrainingLoop:
         self.best = engine.parameters()
         self.pending: list[dict[str, Any]] = []
         self.per_epoch = settings.steps_per_epoch(num_data)
-        self.blocks_per_epoch = math.ceil(self.per_epoch / MAX_BLOCK)
+        self.batch = settings.batch(num_data)
+        fitting = MAX_BLOCK if rows_at_once is None else max(1, rows_at_once // self.batch)
+        self.block = min(MAX_BLOCK, fitting)
+        self.blocks_per_epoch = math.ceil(self.per_epoch / self.block)
         self.learning_rates = settings.learning_rates(num_data)
         self.final_betas = {site: float(values[-1]) for site, values in betas.items()}
 
@@ -130,7 +136,7 @@ class TrainingLoop:
 
     def _block(self) -> dict[str, Any]:
         epoch, part = divmod(self.progress.blocks, self.blocks_per_epoch)
-        indices = self._order(epoch)[part * MAX_BLOCK : (part + 1) * MAX_BLOCK]
+        indices = self._order(epoch)[part * self.block : (part + 1) * self.block]
         first, last = self.progress.steps, self.progress.steps + len(indices)
         betas = {site: values[first:last] for site, values in self.betas.items()}
         terms = self.engine.run_block(first, indices, betas)
@@ -153,8 +159,7 @@ class TrainingLoop:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         order = np.random.default_rng([child_seed(self.settings.seed, "order"), epoch]).permutation(self.num_data)
-        batch = self.settings.batch(self.num_data)
-        return order[: self.per_epoch * batch].reshape(self.per_epoch, batch)
+        return order[: self.per_epoch * self.batch].reshape(self.per_epoch, self.batch)
 
     def _validate(self, epoch: int, step: int) -> dict[str, Any]:
         # At the final betas and with the same noise every time, so that epochs compare.

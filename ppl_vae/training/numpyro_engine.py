@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
+from ppl_vae.data import Rows
 from ppl_vae.errors import InputError
 from ppl_vae.nets.bridge import flatten_params, unflatten_params
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
-from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
+from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram, never_trained
+from ppl_vae.objective.objective import never_trained_notes
 from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
@@ -59,7 +61,10 @@ class NumPyroEngine:
             raise InputError("the model must have parameters to train, but it has none; add a network")
         traces = self._trial(blank)
         self.latents, self.observed = traces.latents, traces.x.name
-        self._inspect = {mode: jax.jit(partial(self._inspect_as, mode)) for mode in ("draw", "mean", "given")}
+        self._inspect = {
+            mode: jax.jit(partial(self._inspect_as, mode), static_argnames="draw_x")
+            for mode in ("draw", "mean", "given")
+        }
         self._generate = jax.jit(self._generate_like)
         self._all_finite = jax.jit(_all_finite)
         self._evaluate: dict[int, Any] = {}
@@ -70,7 +75,7 @@ class NumPyroEngine:
         return "cpu" if self.device.platform == "cpu" else "cuda"
 
     def prepare_training(
-        self, loss: NumPyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
+        self, loss: NumPyroLoss, x: Rows, options: StepOptions, betas: Mapping[str, float]
     ) -> None:
         """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
         rates = jnp.asarray(options.learning_rates, jnp.result_type(float))
@@ -82,26 +87,47 @@ class NumPyroEngine:
         constrained, constrain_fn = self._params(), self.svi.constrain_fn
         self.svi = SVI(self.program.model, self.program.guide, optimiser, loss)
         self.svi.constrain_fn = constrain_fn
-        self.x, self.options = self._on_device(x), options
+        self.x: Any = self._on_device(x) if isinstance(x, np.ndarray) else x
+        self.options = options
+        some = self._on_device(x[:2])
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
-        terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, self.x[:2])
+        terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, some)
         self.term_names, self.how = terms.names, dict(terms.how)
         probe = probe_betas(self.latents)
-        traces = self._trial(self.x[:2], betas=probe, data_plate=loss.data_plate)
+        traces = self._trial(some, betas=probe, data_plate=loss.data_plate)
         traces.check_data_plate(loss.data_plate)
         traces.check_betas(probe)
+        self.notes += self._untrained(traces, partial(self._terms, loss, state.rng_key, x=some, betas=betas))
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
         self.svi_state = SVIState(jax.jit(self.svi.optim.init)(params), mutable, state.rng_key)
         self._scan = jax.jit(self._scan_block)
 
+    def _untrained(self, traces: Traces, terms: Any) -> list[str]:
+        """Notes on what no step will train."""
+        params = self._params()
+        own = {name: params[name] for name in self._unconstrained()}
+        names = never_trained(lambda new: terms(params={**params, **new}).loss, own)
+        of_guide = {name for name, site in traces.raw.items() if site["type"] == "param"}
+        # Weights that are made without a param site are constants to JAX, and cannot be told from others.
+        bare = [side for side, some in (("model", own.keys() - of_guide), ("guide", of_guide)) if not some]
+        notes = [f"the {side} declares no parameters of its own; make a network by lazy_module" for side in bare]
+        return [*notes, *never_trained_notes(names)]
+
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``, all in one scan; see ``engine.Engine``."""
-        weights = {site: betas[site].astype(self.x.dtype) for site in self.latents}
+        x, indices = self._rows(indices)
+        weights = {site: betas[site].astype(x.dtype) for site in self.latents}
         steps = np.arange(first_step, first_step + len(indices), dtype=np.int32)
-        self.svi_state, terms = self._scan(self.svi_state, self.x, (indices.astype(np.int32), steps, weights))
+        self.svi_state, terms = self._scan(self.svi_state, x, (indices.astype(np.int32), steps, weights))
         return dict(zip(self.term_names, np.asarray(terms, np.float64).T, strict=True))
+
+    def _rows(self, indices: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:
+        """Data that contain the indexed ones, on the device, and the indices into them."""
+        if isinstance(self.x, Array):
+            return self.x, indices
+        return self._on_device(self.x[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
 
     def _scan_block(self, state: SVIState, x: Array, inputs: Any) -> Any:
         noise = jax.random.key(child_seed(self.seed, "binarise batches"))
@@ -177,16 +203,20 @@ class NumPyroEngine:
         *,
         seed: int,
         latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+        draw_x: bool = False,
     ) -> Inspection:
         """Guide and model on data; see ``engine.Engine``."""
         mode = latents if isinstance(latents, str) else "given"
         given = {} if isinstance(latents, str) else {n: self._on_device(v) for n, v in latents.items()}
-        record = self._inspect[mode](self._params(), jax.random.key(seed), self._on_device(x), given)
+        key = jax.random.key(seed)
+        record = self._inspect[mode](self._params(), key, self._on_device(x), given, draw_x=draw_x)
         return jax.tree.map(np.asarray, record)
 
-    def _inspect_as(self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array]) -> Inspection:
+    def _inspect_as(
+        self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array], *, draw_x: bool
+    ) -> Inspection:
         rules = {"draw": None, "mean": lambda name, fn: fn.mean, "given": lambda name, fn: given[name]}
-        return inspect(self._program(x, key, params, latents=rules[mode]))
+        return inspect(self._program(x, key, params, latents=rules[mode]), draw_x=draw_x)
 
     def generate(self, num_draws: int, *, seed: int) -> Generation:
         """Draws from the model; see ``engine.Engine``."""

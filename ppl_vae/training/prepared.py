@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Dataset, Splits, binarise, embedded_names, make_splits
+from ppl_vae.data import (
+    BinarisedRows,
+    Dataset,
+    Rows,
+    SelectedRows,
+    Splits,
+    binarise,
+    is_data_name,
+    make_splits,
+    row_blocks,
+    rows_per_block,
+)
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
+from ppl_vae.likelihoods.support import LIKELIHOODS, SupportCheck
 from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
@@ -31,15 +42,22 @@ class Prepared:
 
     dataset: Dataset
     splits: Splits
-    x: NDArray[np.float32]
+    x: Rows
 
     def split(self, name: str) -> NDArray[np.float32]:
-        """Evaluated data of the split "train", "validation" or "test"."""
-        return self.x[self.indices(name)]
+        """Evaluated data of the split "train", "validation" or "test", in memory; see ``evaluated``."""
+        return self.x[self.evaluated(name)]
 
     def labels(self, name: str) -> NDArray[np.int64] | None:
-        """Labels of a split, or None."""
-        return None if self.dataset.labels is None else self.dataset.labels[self.indices(name)]
+        """Labels of the evaluated data of a split, or None."""
+        return None if self.dataset.labels is None else self.dataset.labels[self.evaluated(name)]
+
+    def evaluated(self, name: str) -> NDArray[np.int64]:
+        """Indices of the data that a split is evaluated on: all, or what fits a block of data on the disk."""
+        rows = self.indices(name)
+        if self.dataset.is_in_memory:
+            return rows
+        return rows[evenly_spaced(len(rows), rows_per_block(self.dataset.data_shape))]
 
     def indices(self, name: str) -> NDArray[np.int64]:
         """Indices of a split into the data set."""
@@ -47,10 +65,23 @@ class Prepared:
             raise InputError(f"split must be one of {', '.join(SPLITS)}, but it is {name!r}; choose one of them")
         return getattr(self.splits, name)
 
+    def training(self, *, grey: bool = False) -> Rows:
+        """All training data, as batches are drawn from them.
+
+        Args:
+            grey: As loaded, for every batch is binarised anew.
+        """
+        rows = self.dataset.x if grey else self.x
+        if self.dataset.is_in_memory:
+            return rows[self.splits.train]
+        return SelectedRows(rows, self.splits.train)
+
     @property
-    def training(self) -> NDArray[np.float32]:
-        """Training data as batches are drawn from: grey where every batch is binarised anew."""
-        return self.dataset.x[self.splits.train]
+    def notes(self) -> list[str]:
+        """What a reader of the run should know of the data."""
+        parts = {name: (len(self.evaluated(name)), len(self.indices(name))) for name in SPLITS}
+        looked_at = [f"{few} of {n} {name}" for name, (few, n) in parts.items() if few < n]
+        return [f"data are read from the disk; evaluated on {', '.join(looked_at)} data"] if looked_at else []
 
     @property
     def record(self) -> dict[str, Any]:
@@ -81,7 +112,10 @@ def prepare(
     """
     how = None if settings.binarise == "none" else settings.binarise
     if options.get("likelihood") in LIKELIHOODS:  # a likelihood of the user's own is the user's to check
-        check_support(options["likelihood"], dataset.x, binarise=how)
+        check = SupportCheck(options["likelihood"], binarise=how)
+        for block in row_blocks(dataset.num_data, dataset.data_shape):
+            check.update(dataset.x[block])
+        check.finish()
     if splits is None:
         fractions = {"validation": settings.validation, "test": settings.test}
         splits = make_splits(dataset, seed=settings.seed, **fractions)
@@ -91,8 +125,15 @@ def prepare(
                 f"{name} must leave 2 data or more for the split {name}, but of {dataset.num_data} data it gets "
                 f"{len(getattr(splits, name))}; raise --{name}, or give more data"
             )
-    x = dataset.x if how is None else binarise(dataset.x, how, seed=child_seed(settings.seed, "binarise"))
-    return Prepared(dataset, splits, x)
+    return Prepared(dataset, splits, _binarised(dataset, how, child_seed(settings.seed, "binarise")))
+
+
+def _binarised(dataset: Dataset, how: str | None, seed: int) -> Rows:
+    if how is None:
+        return dataset.x
+    if dataset.is_in_memory:
+        return binarise(dataset.x[:], how, seed=seed)
+    return BinarisedRows(dataset.x, how, seed=seed)
 
 
 def evenly_spaced(num_data: int, most: int) -> NDArray[np.int64]:
@@ -107,7 +148,7 @@ def evenly_spaced(num_data: int, most: int) -> NDArray[np.int64]:
 
 def _source(source: str) -> str | None:
     """What the data can be loaded from again, from any folder; None for an array."""
-    if source in embedded_names():
+    if is_data_name(source):
         return source
     path = Path(source)
-    return str(path.resolve()) if path.is_file() else None
+    return str(path.resolve()) if path.exists() else None

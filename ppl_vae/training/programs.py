@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.errors import InputError
 from ppl_vae.options import Option, check_options, options_of
-from ppl_vae.plugins import Backend, Plugin, available, explain_missing, find
+from ppl_vae.plugins import Backend, Plugin, at_fault, available, explain_missing, find
 from ppl_vae.training.engine import Device, Engine
 from ppl_vae.training.settings import FitSettings
 
@@ -111,7 +111,7 @@ def build_program(
     declared = variant_options(plugin)
     values = {option.name: option.default for option in declared}
     values |= check_options(declared, options, f"variant {plugin.name}", elsewhere=SETTINGS)
-    with program_errors(plugin, "build with its options"):
+    with program_errors(plugin, "build with its options", locate=False):
         built = plugin.entry()(tuple(data_shape), seed=seed, **values)
     _check_contract(built, str(plugin.path), plugin.backend)
     default = getattr(plugin.load(), "DEFAULT_LOSS", "elbo")
@@ -141,27 +141,33 @@ def variant_options(plugin: Plugin) -> list[Option]:
                 f"option {option.name} of {plugin.path} must have a name of its own, but fit has an argument "
                 "of that name; rename it"
             )
-    return declared
+    note = f"not described yet: add it to the Args of build in {plugin.path.name}"
+    return [option if option.help else replace(option, help=note) for option in declared]
 
 
 @contextmanager
-def program_errors(plugin: Plugin | None, what: str) -> Iterator[None]:
-    """Turn what a model file raises inside the block into a user's error that names the line.
+def program_errors(plugin: Plugin | None, what: str, *, locate: bool = True) -> Iterator[None]:
+    """Turn what a plug-in file raises inside the block into a user's error that names the line.
 
-    Errors that did not pass through the file, and those of objects, are left as they are.
+    A user's error gets the lines it is about; other errors that passed through no plug-in file stay as they are.
 
     Args:
-        plugin: The model file.
-        what: What the file must do, for the message.
+        plugin: The model file, or None for an object.
+        what: What the model file must do, for the message.
+        locate: Whether a user's error is about the file; that of an option is not.
     """
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:
-        if plugin is None or plugin.line_of(error) is None:
+    except InputError as error:
+        owner = at_fault(error) or plugin
+        if owner is None or not locate:
             raise
-        raise plugin.explain(error, what) from error
+        raise owner.located(error) from error
+    except Exception as error:
+        owner = at_fault(error)
+        if owner is None:
+            raise
+        raise owner.explain(error, what if owner == plugin else "run") from error
 
 
 def _from_object(program: Any, backend: Backend | None, options: Mapping[str, Any]) -> Program:
@@ -228,8 +234,9 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
     if base is None:
         if wraps and wraps.default is inspect.Parameter.empty:
             raise InputError(f"loss {plugin.name} wraps another one, but none is named; pass --base-loss")
-        with program_errors(plugin, "build with its options"):
-            return Loss(entry(**values), plugin.name, (plugin,), record)
+        with program_errors(plugin, "build with its options", locate=False):
+            built = entry(**values)
+        return Loss(_checked_loss(built, backend, f"{plugin.path} must build"), plugin.name, (plugin,), record)
     if not wraps:
         raise InputError(
             f"base loss must go with a loss that wraps one, but {plugin.name} wraps none; leave --base-loss out"
@@ -240,8 +247,9 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
             "yourself and pass that as loss"
         )
     inner = build_loss(base, backend, {})
-    with program_errors(plugin, "build with its options"):
+    with program_errors(plugin, "build with its options", locate=False):
         wrapped = entry(**values, base=inner.object)
+    _checked_loss(wrapped, backend, f"{plugin.path} must build")
     return Loss(wrapped, plugin.name, (plugin, *inner.plugins), {**record, "base": dict(inner.record)})
 
 
@@ -252,16 +260,21 @@ def _loss_from_object(loss: Any, backend: Backend, options: Mapping[str, Any]) -
             f"loss options and base loss must be left out for a loss that is built already, but they are "
             f"{', '.join(options)}; pass them to its build_loss"
         )
+    _checked_loss(loss, backend, "loss must be a name, a path or")
+    return Loss(loss, name, (), {"name": name, "file": None, "options": {}, "base": None})
+
+
+def _checked_loss(loss: Any, backend: Backend, rule: str) -> Any:
     if backend == "pyro":
         from ppl_vae.objective.pyro_program import PyroLoss as Wanted
     else:
         from ppl_vae.objective.numpyro_program import NumPyroLoss as Wanted
     if not isinstance(loss, Wanted):
         raise InputError(
-            f"loss must be a name, a path or a {Wanted.__name__}, which reports its terms, but it is a {name}; "
+            f"{rule} a {Wanted.__name__}, which reports its terms, but it is a {type(loss).__name__}; "
             "wrap your objective in that class"
         )
-    return Loss(loss, name, (), {"name": name, "file": None, "options": {}, "base": None})
+    return loss
 
 
 def make_engine(program: Program, data_shape: tuple[int, ...], *, seed: int, device: Device) -> Engine:

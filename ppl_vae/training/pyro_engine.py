@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from pyro import poutine
 from torch import Tensor, nn
 
+from ppl_vae.data import Rows
 from ppl_vae.errors import InputError
 from ppl_vae.nets.parameters import check_names
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
-from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram
+from ppl_vae.objective.objective import never_trained_notes
+from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram, never_trained
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
@@ -77,22 +79,22 @@ class PyroEngine:
         """Where it runs."""
         return "cuda" if self.device.type == "cuda" else "cpu"
 
-    def prepare_training(
-        self, loss: PyroLoss, x: NDArray[np.float32], options: StepOptions, betas: Mapping[str, float]
-    ) -> None:
+    def prepare_training(self, loss: PyroLoss, x: Rows, options: StepOptions, betas: Mapping[str, float]) -> None:
         """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
         self.loss, self.options = loss, options
-        self.x = self._on_device(x)
+        self.x: Any = self._on_device(x) if isinstance(x, np.ndarray) else x
         self.tensors: list[Tensor] = list(self.parameters_by_name.values())
         self.optimiser = FusedAdam(self.tensors)
         self.captured: Step | None = None
         self.may_capture = options.capture and getattr(self.program, "capture", True)
         with self._on_trial(0):
-            batch = self._batch(self.x[:2])
+            batch = self._batch(self._on_device(x[:2]))
             probe = probe_betas(self.latents)
             traces = self._program(batch, betas=probe, data_plate=loss.data_plate).run()
             traces.check_data_plate(loss.data_plate)
             traces.check_betas(probe)
+            terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
+            self.notes += never_trained_notes(never_trained(terms.loss, self.parameters_by_name))
             self.loss_step(self.tensors, batch, betas)
 
     def loss_step(
@@ -120,15 +122,16 @@ class PyroEngine:
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
         self.program.train()
+        x, indices = self._rows(indices)
         rows = torch.as_tensor(indices, device=self.device).unbind()
-        weights = [torch.as_tensor(betas[s], dtype=self.x.dtype, device=self.device) for s in self.latents]
+        weights = [torch.as_tensor(betas[s], dtype=x.dtype, device=self.device) for s in self.latents]
         by_step = list(zip(*(w.unbind() for w in weights), strict=True))
         numbers = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
         rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
         history = []
         with self._training_mode():
             for index, beta, number, rate in zip(rows, by_step, numbers, rates, strict=True):
-                terms, gradients = self._step(self._batch(self.x[index]), list(beta), number)
+                terms, gradients = self._step(self._batch(x[index]), list(beta), number)
                 if self.options.clip_norm:
                     gradients = self._clip(gradients)
                 self.optimiser.step(gradients, rate)
@@ -160,7 +163,7 @@ class PyroEngine:
         self.may_capture = False
         copies = [p.detach().requires_grad_() for p in self.tensors]
         with self._unchanged():
-            other = self._batch(self.x[: len(x)].flip(0))
+            other = self._batch(self._rows(np.arange(len(x)))[0][: len(x)].flip(0))
             try:
                 self.captured = capture(step, copies, [x, other], betas)
             except RuntimeError as error:
@@ -232,6 +235,7 @@ class PyroEngine:
         *,
         seed: int,
         latents: Mapping[str, NDArray[Any]] | Literal["draw", "mean"] = "draw",
+        draw_x: bool = False,
     ) -> Inspection:
         """Guide and model on data; see ``engine.Engine``."""
         self.program.eval()
@@ -242,7 +246,7 @@ class PyroEngine:
             given = {name: self._on_device(value) for name, value in latents.items()}
             rule = lambda name, fn: given[name]  # noqa: E731
         with forked(self.device, seed), pyro.validation_enabled(False):
-            return _to_numpy(inspect(self._program(self._on_device(x), latents=rule)))
+            return _to_numpy(inspect(self._program(self._on_device(x), latents=rule), draw_x=draw_x))
 
     @torch.no_grad()
     def generate(self, num_draws: int, *, seed: int) -> Generation:
@@ -259,6 +263,12 @@ class PyroEngine:
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         reference = next(iter(self.parameters_by_name.values()))
         return torch.as_tensor(np.asarray(array), dtype=reference.dtype, device=self.device)
+
+    def _rows(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """Data that contain the indexed ones, on the device, and the indices into them."""
+        if isinstance(self.x, Tensor):
+            return self.x, indices
+        return self._on_device(self.x[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
 
     def _batch(self, x: Tensor) -> Tensor:
         return torch.bernoulli(x) if self.options.binarise_batches else x
@@ -317,7 +327,7 @@ def _to_numpy(record: Any) -> Any:
     def convert(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: convert(v) for name, v in value.items()}
-        return value.cpu().numpy()
+        return None if value is None else value.cpu().numpy()
 
     values = {name: convert(getattr(record, name)) for name in DATA_FIELDS[type(record)]}
     return type(record)(**values, **({"how": record.how} if hasattr(record, "how") else {}))

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from ppl_vae.data import Splits, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods.support import check_support
+from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import Device, Engine
-from ppl_vae.training.files import read_arrays, write_atomically, write_json
+from ppl_vae.files import read_arrays, write_atomically, write_json
 from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced, prepare
 from ppl_vae.training.programs import Program, build_program, make_engine, twin
 from ppl_vae.training.run_folder import RunFolder
@@ -164,11 +164,57 @@ class Run:
         """
         from ppl_vae.diagnostics.weights import log_px
 
-        array = self._checked(x)
+        array = self._with_density(x)
         check_seed(seed)
-        if self.program.options.get("likelihood") == "bernoulli":
-            check_support("bernoulli", array)
         return log_px(self.engine, array, num_draws=num_draws, seed=seed)
+
+    def scores(self, x: Any, *, num_draws: int = 100, seed: int = 0) -> Any:
+        """Anomaly scores per datum: log p(x), ELBO, distortion and rates, in nats.
+
+        Args:
+            x: Data, (n, *data_shape).
+            num_draws: Draws per datum.
+            seed: Seed of the draws.
+
+        Returns:
+            ``Scores``, arrays of shape (n,); errors as of ``log_px``.
+        """
+        from ppl_vae.posterior.scores import score
+
+        check_seed(seed)
+        return score(self.engine, self._with_density(x), num_draws=num_draws, seed=seed)
+
+    def complete(
+        self,
+        x: Any,
+        *,
+        missing: Any = None,
+        num_draws: int = 8,
+        num_steps: int = 500,
+        seed: int = 0,
+        report: Any = None,
+    ) -> Any:
+        """Draw missing entries of x given the observed ones; see ``posterior.completion`` for the method.
+
+        Args:
+            x: Data, (n, *data_shape); entries that are nan are missing.
+            missing: What else is: 1 or True where an entry is missing, in the shape of ``x`` or of one datum, or
+                a pattern of ``posterior.missing_pattern``, such as "bottom".
+            num_draws: Draws per datum, each from a chain of its own.
+            num_steps: Steps of each chain.
+            seed: Seed of the draws and of a random pattern.
+            report: Called with the share of the work that is done.
+
+        Returns:
+            A ``Completion``: draws, mean and standard deviation, and how well the chains did.
+        """
+        from ppl_vae.posterior.completion import complete
+        from ppl_vae.posterior.missing import split_missing
+
+        check_seed(seed)
+        filled, holes = split_missing(x, missing, seed=seed)
+        options = {"num_draws": num_draws, "num_steps": num_steps, "seed": seed}
+        return complete(self.engine, self._with_density(filled), holes, report=report, **options)
 
     def to_arviz(self, *, split: str = "test", num_draws: int = 100, max_data: int = 200, seed: int = 0) -> Any:
         """Posterior, prior and diagnostics of a split as an ArviZ container.
@@ -233,8 +279,16 @@ class Run:
         store = self.to_arviz(split=split, num_draws=num_draws, seed=seed)
         write_atomically(self.path / "posterior.nc", lambda path: write_store(path, store))
 
+    def _with_density(self, x: Any) -> NDArray[np.float32]:
+        """Data of the run's shape, for which its likelihood has a density."""
+        array, likelihood = self._checked(x), self.program.options.get("likelihood")
+        # Any real numbers have a Gaussian density; that a data set varies matters for a fit only.
+        if likelihood in LIKELIHOODS and likelihood != "gaussian":
+            check_support(likelihood, array)
+        return array
+
     def _checked(self, x: Any) -> NDArray[np.float32]:
-        array = load(x).x
+        array = load(x).x[:]
         shape = tuple(self.record["data"]["data_shape"])
         if array.shape[1:] != shape:
             raise InputError(

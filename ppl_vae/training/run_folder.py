@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError
-from ppl_vae.training.files import (
+from ppl_vae.files import (
     TEMPORARY_PREFIX,
     read_arrays,
     read_meta,

@@ -340,8 +340,8 @@ def test_binary_data_are_drawn_once_for_evaluation_and_anew_for_training(tmp_pat
     evaluated = run.data.x
     assert set(np.unique(evaluated)) == {0.0, 1.0}
     np.testing.assert_array_equal(Run.open(run.path, data=x).data.x, evaluated)
-    np.testing.assert_allclose(run.data.training, x[run.data.splits.train], atol=1e-6)
-    np.testing.assert_array_equal(run.engine.x, run.data.training)  # grey: the engine draws from it
+    np.testing.assert_allclose(run.data.training(grey=True), x[run.data.splits.train], atol=1e-6)
+    np.testing.assert_array_equal(run.engine.x, run.data.training(grey=True))  # grey: the engine draws from it
     with pytest.raises(InputError, match="x must be exactly 0 or 1 for the Bernoulli likelihood, but .* are grey"):
         run.log_px(x)
     assert np.isfinite(run.log_px(evaluated[:5], num_draws=30).value).all()
