@@ -15,9 +15,10 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
-from ppl_vae.likelihoods.numpyro_likelihoods import Likelihood, build_likelihood
-from ppl_vae.nets.equinox_nets import MLPDecoder, MLPEncoder, lazy_module
-from ppl_vae.nets.sizes import Activation
+from ppl_vae.likelihoods.numpyro_likelihoods import build_likelihood
+from ppl_vae.likelihoods.support import COUNTS, Likelihood, output_shape
+from ppl_vae.nets.equinox_nets import build_decoder, build_encoder, lazy_module
+from ppl_vae.nets.sizes import Activation, Net
 
 __all__ = ["BetaVAE", "build"]
 
@@ -38,8 +39,8 @@ class BetaVAE:
         seed: Seed of the initial weights, beside the random key of ``SVI.init``.
     """
 
-    make_encoder: Callable[..., MLPEncoder]
-    make_decoder: Callable[..., MLPDecoder]
+    make_encoder: Callable[..., Any]
+    make_decoder: Callable[..., Any]
     likelihood: Callable[[Array], dist.Distribution]
     latent_dim: int
     seed: int = 0
@@ -65,12 +66,15 @@ def build(
     *,
     seed: int = 0,
     latent_dim: int = 10,
+    net: Net = "mlp",
     hidden_dim: int = 128,
     num_hidden: int = 2,
+    num_channels: int = 32,
     activation: Activation = "relu",
     likelihood: Likelihood = "gaussian",
     scale: float = 1.0,
     learn_scale: bool = True,
+    num_mixtures: int = 10,
 ) -> BetaVAE:
     """Build the model and guide.
 
@@ -78,18 +82,31 @@ def build(
         data_shape: Shape of one datum.
         seed: Seed of the initial weights.
         latent_dim: Size of the latent variable z.
-        hidden_dim: Units of each hidden layer.
-        num_hidden: Hidden layers of encoder and decoder, 0 for linear maps.
+        net: Encoder and decoder: fully connected, or convolutions and one hidden dense layer for images.
+        hidden_dim: Units of each hidden dense layer.
+        num_hidden: Hidden layers of the MLPs, 0 for linear maps.
+        num_channels: Channels after the first convolution; each further one has twice as many.
         activation: Nonlinearity of the hidden layers.
         likelihood: Distribution of x given z.
         scale: Standard deviation of the Gaussian likelihood, the initial one if it is learned.
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
+        num_mixtures: Components of the discretised logistic mixture.
     """
-    options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
+    options: dict[str, Any] = {
+        "hidden_dim": hidden_dim,
+        "num_hidden": num_hidden,
+        "num_channels": num_channels,
+        "activation": activation,
+    }
+    # Counts differ by orders of magnitude: on a log scale the largest do not drown the others.
+    log_input = likelihood in COUNTS
+    outputs = output_shape(likelihood, data_shape, num_mixtures=num_mixtures)
     return BetaVAE(
-        make_encoder=partial(MLPEncoder, data_shape, latent_dim, **options),
-        make_decoder=partial(MLPDecoder, latent_dim, data_shape, **options),
-        likelihood=build_likelihood(likelihood, data_shape, scale=scale, learn_scale=learn_scale),
+        make_encoder=partial(build_encoder, net, data_shape, latent_dim, log_input=log_input, **options),
+        make_decoder=partial(build_decoder, net, latent_dim, outputs, **options),
+        likelihood=build_likelihood(
+            likelihood, data_shape, scale=scale, learn_scale=learn_scale, num_mixtures=num_mixtures
+        ),
         latent_dim=latent_dim,
         seed=seed,
     )

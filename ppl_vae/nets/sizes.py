@@ -4,9 +4,11 @@ from typing import Literal
 
 from ppl_vae.errors import InputError
 
-__all__ = ["MINIMUM_SCALE", "Activation", "layer_sizes"]
+__all__ = ["MINIMUM_SCALE", "Activation", "Net", "conv_layers", "image_shape", "layer_sizes"]
 
 Activation = Literal["relu", "tanh", "softplus"]
+
+Net = Literal["mlp", "conv"]
 
 # Keeps a posterior scale away from zero, where its KL is infinite.
 MINIMUM_SCALE = 1e-4
@@ -35,3 +37,47 @@ def layer_sizes(num_inputs: int, num_outputs: int, hidden_dim: int, num_hidden: 
         )
     sizes = [num_inputs, *[hidden_dim] * num_hidden, num_outputs]
     return list(zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def image_shape(data_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (h, w, c) of images with the channels last; grey ones, (h, w), have one channel.
+
+    Example:
+        >>> image_shape((28, 28))
+        (28, 28, 1)
+    """
+    return data_shape if len(data_shape) == 3 else (*data_shape, 1)
+
+
+def conv_layers(
+    data_shape: tuple[int, ...], num_channels: int
+) -> tuple[list[tuple[int, int]], tuple[int, int, int]]:
+    """Convolutions that halve an image while both its sides are even and above 4.
+
+    Args:
+        data_shape: Shape of one image, (h, w) or (h, w, c).
+        num_channels: Output channels of the first convolution, at least 1; each further one has twice as many.
+
+    Returns:
+        Input and output channels of each convolution, and the shape (h, w, c) that the last one leaves.
+
+    Raises:
+        InputError: The data are no images, or cannot be halved once, or there are no channels.
+
+    Example:
+        >>> conv_layers((28, 28), 32)
+        ([(1, 32), (32, 64)], (7, 7, 64))
+    """
+    if num_channels < 1:
+        raise InputError(f"num_channels must be at least 1, but it is {num_channels}; 16 to 64 are usual")
+    h, w, c = image_shape(data_shape) if len(data_shape) in (2, 3) else (0, 0, 0)
+    channels = [c]
+    while h % 2 == w % 2 == 0 and min(h, w) > 4:
+        h, w = h // 2, w // 2
+        channels.append(num_channels * 2 ** (len(channels) - 1))
+    if len(channels) == 1 or c < 1:
+        raise InputError(
+            "data_shape must be (h, w) or (h, w, c) with h and w even and above 4 for a convolutional network, "
+            f"but it is {tuple(data_shape)}; use --net mlp, or pad the images to a multiple of 4"
+        )
+    return list(zip(channels[:-1], channels[1:], strict=True)), (h, w, channels[-1])

@@ -18,8 +18,9 @@ from tests.helpers import BACKENDS, ROOT, load_file, needs
 BOTH = needs("torch", "pyro", "jax", "numpyro", "equinox", "optax")
 FILES = sorted(path.stem for path in (ROOT / "models").glob("*.py"))
 VARIANTS = sorted({stem.rpartition("_")[0] for stem in FILES})
-SHAPE = (3, 2)
-SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1}
+# Images, small but large enough for convolutions.
+SHAPE = (6, 8)
+SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1, "num_channels": 2, "num_mixtures": 2}
 # Binary data suit every likelihood.
 X = np.random.default_rng(8).integers(0, 2, (4, *SHAPE)).astype(float)
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -34,6 +35,13 @@ def build(ppl, variant, **options):
     """A variant at a size that is quick to run."""
     small = {name: size for name, size in SMALL.items() if name in options_of(variant, ppl.name)}
     return ppl.build(variant, SHAPE, **(small | options))
+
+
+def on_each_net(ppl, variant, **options):
+    """A variant on each of the networks that it can be built on."""
+    net = options_of(variant, ppl.name).get("net")
+    choices = [{"net": name} for name in get_args(net.annotation)] if net else [{}]
+    return [build(ppl, variant, **choice, **options) for choice in choices]
 
 
 def noise_for(ppl, program):
@@ -94,13 +102,18 @@ def test_programs_take_data_a_condition_and_betas(ppl, variant):
 
 
 def option_sets(variant):
-    """Each likelihood of a variant, and each with one of its switches turned; no number at its default."""
+    """A variant with no number at its default, and with each switch and each choice of its options in turn."""
     options = options_of(variant, "pyro")
     numbers = {name: 0.7 * o.default for name, o in options.items() if o.annotation is float}
-    names = get_args(options["likelihood"].annotation) if "likelihood" in options else ()
-    switches = [{}] + [{name: not o.default} for name, o in options.items() if o.annotation is bool]
-    likelihoods = [{"likelihood": name} for name in names] or [{}]
-    return [numbers | likelihood | switch for likelihood in likelihoods for switch in switches]
+    switches = [{name: not o.default} for name, o in options.items() if o.annotation is bool]
+    choices = [
+        {name: choice}
+        for name, o in options.items()
+        if get_origin(o.annotation) is Literal
+        for choice in get_args(o.annotation)
+        if choice != o.default
+    ]
+    return [numbers | change for change in ({}, *switches, *choices)]
 
 
 @BOTH
@@ -126,7 +139,7 @@ def test_backends_agree_from_equal_weights_and_noise(variant):
 
 @each_variant
 def test_shapes_and_sites(ppl, variant):
-    program, seen = build(ppl, variant), {}
+    seen = {}
 
     def read(traces, program):
         seen.update(latents=traces.latents, observed=[site.name for site in traces.observed])
@@ -135,15 +148,17 @@ def test_shapes_and_sites(ppl, variant):
         generated = program.generate()
         return {"mean": found.mean, "log_weight": found.log_weight, "x": generated["x"].value}
 
-    found = ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
-    assert {name: value.shape for name, value in found.items()} == {
-        "mean": X.shape,
-        "log_weight": (len(X),),
-        "x": X.shape,
-    }
-    assert seen["latents"] == ["z"] or set(seen["latents"]) == {f"z{n + 1}" for n in range(len(seen["latents"]))}
-    assert seen["observed"] in (["x"], ["c", "x"])
-    assert seen["num_data"] == len(X)
+    for program in on_each_net(ppl, variant):
+        found = ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
+        assert {name: value.shape for name, value in found.items()} == {
+            "mean": X.shape,
+            "log_weight": (len(X),),
+            "x": X.shape,
+        }
+        latents = seen["latents"]
+        assert latents == ["z"] or set(latents) == {f"z{n + 1}" for n in range(len(latents))}
+        assert seen["observed"] in (["x"], ["c", "x"])
+        assert seen["num_data"] == len(X)
 
 
 @each_variant
@@ -171,14 +186,14 @@ def test_betas_act_on_the_rates_alone(ppl, variant):
 
 @each_variant
 def test_stock_svi_trains_the_program_it_is_given(ppl, variant):
-    trained, bystander = (build(ppl, variant) for _ in range(2))
-    before = ppl.initial_weights(bystander, X)
     loss = ppl.build_loss(load_file(f"models/{variant}_{ppl.name}.py").DEFAULT_LOSS)
-    _, after = ppl.fit(trained, loss, X, UnitBetas(), num_steps=2, learning_rate=0.01)
-    assert set(after) == set(before)
-    assert all(not np.array_equal(after[name], before[name]) for name in before)
-    for name, value in ppl.initial_weights(bystander, X).items():
-        np.testing.assert_array_equal(value, before[name])
+    for trained, bystander in zip(*(on_each_net(ppl, variant) for _ in range(2)), strict=True):
+        before = ppl.initial_weights(bystander, X)
+        _, after = ppl.fit(trained, loss, X, UnitBetas(), num_steps=2, learning_rate=0.01)
+        assert set(after) == set(before)
+        assert all(not np.array_equal(after[name], before[name]) for name in before)
+        for name, value in ppl.initial_weights(bystander, X).items():
+            np.testing.assert_array_equal(value, before[name])
 
 
 @needs("torch", "pyro")
@@ -195,11 +210,12 @@ def test_pyro_programs_leave_the_global_parameter_store_empty(variant):
 @each_variant
 def test_numpyro_programs_hold_no_arrays_and_initialise_over_keys(variant):
     ppl = CLASSES["numpyro"]()
-    program = build(ppl, variant, seed=3)
-    assert not [value for value in reachable(program) if isinstance(value, ppl.jax.Array | np.ndarray)]
     keys = ppl.jax.random.split(ppl.jax.random.key(0), 3)
-    many = ppl.jax.eval_shape(ppl.jax.vmap(lambda key: ppl.initial_params(program, X, key)), keys)
-    assert {leaf.shape[0] for leaf in ppl.jax.tree.leaves(many)} == {3}
+    for program in on_each_net(ppl, variant, seed=3):
+        assert not [value for value in reachable(program) if isinstance(value, ppl.jax.Array | np.ndarray)]
+        initial = partial(ppl.initial_params, program, X)
+        many = ppl.jax.eval_shape(ppl.jax.vmap(initial), keys)
+        assert {leaf.shape[0] for leaf in ppl.jax.tree.leaves(many)} == {3}
 
 
 def reachable(value, depth=6):

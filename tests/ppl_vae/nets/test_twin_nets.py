@@ -1,14 +1,12 @@
 """The torch and the Equinox networks are the same functions of the same weights, and the bridge moves them."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
 from ppl_vae.errors import InputError
 from ppl_vae.nets.sizes import layer_sizes
-from tests.backends import CLASSES
 from tests.helpers import needs
+from tests.ppl_vae.nets.twins import twins
 
 BOTH = needs("torch", "pyro", "jax", "numpyro", "equinox")
 OPTIONS = {"hidden_dim": 6, "activation": "tanh"}
@@ -18,30 +16,6 @@ NETS = {
     "MLPEncoder on rows": (((5,), 3), (2, 7, 5)),
     "MLPDecoder": ((3, (4, 2)), (2, 7, 3)),
 }
-
-
-@pytest.fixture
-def float64():
-    """Both backends in float64."""
-    with CLASSES["pyro"]().float64(), CLASSES["numpyro"]().float64():
-        yield
-
-
-def twins(name, arguments, **options):
-    """A torch network and the Equinox one with its weights."""
-    import equinox as eqx
-    import jax
-    import torch
-
-    from ppl_vae.nets import bridge, equinox_nets, torch_nets
-
-    class_name = name.split()[0]
-    torch.manual_seed(0)
-    net = getattr(torch_nets, class_name)(*arguments, **options)
-    make = partial(getattr(equinox_nets, class_name), *arguments, **options)
-    blank = eqx.filter_eval_shape(lambda key: make(key=key), jax.random.key(1))
-    arrays = {f"net.{key}": value.numpy() for key, value in net.state_dict().items()}
-    return net, bridge.unflatten_params(arrays, {"net": blank})["net"], arrays
 
 
 @BOTH
