@@ -42,7 +42,7 @@ def catalogue_table(found: dict[str, Any]) -> str:
         for name, entry in found[kind].items():
             lines.append(f"  {name:<16}{', '.join(entry['backends']):<16}{entry['text']}")
     at_hand = ", ".join([*found["data"], *found["stored"]])
-    lines += ["data", f"  {at_hand}, or a path of .npy, .npz or .csv"]
+    lines += ["data", f"  {at_hand}, or the path of a file or of a folder of images"]
     if found["importable"]:
         lines.append(f"  to import once, see `ppl-vae data list`: {', '.join(found['importable'])}")
     return "\n".join(lines)

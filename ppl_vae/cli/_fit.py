@@ -52,7 +52,7 @@ _FIT_PARAMETERS = [
         str,
         typer.Argument(help="Name of a variant, or path of a model file; it comes first.", show_default=False),
     ),
-    _parameter("data", str, typer.Option("digits", help="Name of a data set, or path of .npy, .npz or .csv.")),
+    _parameter("data", str, typer.Option("digits", help="Name (see `data list`), or path of a file or folder.")),
     _parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
     _parameter(
         "beta",
@@ -117,7 +117,7 @@ def _betas(texts: Sequence[str]) -> Any:
 
 
 def _print_result(run: Any, as_json: bool) -> None:
-    from ppl_vae.training.files import strict_json
+    from ppl_vae.files import strict_json
     from ppl_vae.training.results import run_page
 
     print(strict_json({**run.metrics, "run": str(run.path)}, indent=2) if as_json else run_page(run))

@@ -60,7 +60,8 @@ def fit(
 
     Args:
         program: Name of a variant ("beta_vae"), path of a model file, or an object with ``model`` and ``guide``.
-        data: Name of a data set ("digits"), path of a .npy, .npz or .csv file, or an array (n, *data_shape).
+        data: Name of a data set ("digits"), path of a file or of a folder of images, or an array (n, *data_shape);
+            see ``load``.
         labels: Class labels of an array, (n,).
         backend: "pyro" or "numpyro"; None takes the file's or the object's, and "pyro" for a name.
         loss: Name or path of a loss, or a loss object; None takes the variant's default.
@@ -201,7 +202,8 @@ def _train(
     folder.update_record(status="running")
     selected = loop.run()
     engine.load_parameters(selected)
-    result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas))
+    has_levels = program.options.get("likelihood") == "discretised-logistic-mixture"
+    result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas), has_levels=has_levels)
     folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
     run = Run(folder, program, engine, data)
     _write_products(run)

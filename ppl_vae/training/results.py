@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ppl_vae.diagnostics.activity import active_units_by_variance
 from ppl_vae.diagnostics.weights import log_px, posterior_means
+from ppl_vae.likelihoods.support import bits_per_dim
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.loop import nested
 from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced
@@ -18,7 +19,13 @@ __all__ = ["evaluate_splits", "result_table", "run_page"]
 
 
 def evaluate_splits(
-    engine: Engine, loss: Any, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
+    engine: Engine,
+    loss: Any,
+    data: Prepared,
+    settings: FitSettings,
+    betas: Mapping[str, float],
+    *,
+    has_levels: bool = False,
 ) -> dict[str, Any]:
     """Result of a fit on every split.
 
@@ -28,14 +35,21 @@ def evaluate_splits(
         data: Splits as they are evaluated.
         settings: Seed, and how log p(x) is estimated.
         betas: Final beta of each site.
+        has_levels: Whether the likelihood is a mass on grey levels, so that nats are lengths of codes.
 
     Returns:
         Each quantity by split: ``loss``, ``distortion``, ``rates`` and ``active_units`` by site, ``elbo``,
-        ``log_px`` with ``log_px_standard_error`` over data, ``extras`` by name.
+        ``log_px`` with ``log_px_standard_error`` over data, ``extras`` by name; with levels also
+        ``bits_per_dim`` by the ELBO and ``bits_per_dim_log_px``.
     """
     result: dict[str, Any] = {}
     for split in SPLITS:
-        for name, value in _evaluate(engine, loss, data.split(split), settings, betas).items():
+        values = _evaluate(engine, loss, data.split(split), settings, betas)
+        if has_levels:
+            shape = data.dataset.data_shape
+            values["bits_per_dim"] = bits_per_dim(-values["elbo"], shape)
+            values["bits_per_dim_log_px"] = bits_per_dim(-values["log_px"], shape)
+        for name, value in values.items():
             result.setdefault(name, {})[split] = value
     return result
 
@@ -83,12 +97,21 @@ def run_page(run: Any) -> str:
             f"selected={settings['select']}  seed={settings['seed']}",
             options,
             result_table(record["result"], num_units),
+            *_bits_lines(record["result"]),
             f"rates: {', '.join(f'{site} {how}' for site, how in record['how'].items())}; active units: variance "
             "of the posterior mean > 0.01; +-: standard error over data",
             *(f"note: {note}" for note in notes),
             f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
         ]
     )
+
+
+def _bits_lines(result: Mapping[str, Any]) -> list[str]:
+    if "bits_per_dim" not in result:
+        return []
+    by = {"the ELBO": result["bits_per_dim"], "log p(x)": result["bits_per_dim_log_px"]}
+    numbers = [f"{name} {' / '.join(f'{values[s]:.3f}' for s in SPLITS)}" for name, values in by.items()]
+    return [f"bits per dimension ({' / '.join(SPLITS)}): {', '.join(numbers)}"]
 
 
 def result_table(result: Mapping[str, Any], num_units: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ import ppl_vae.training.loop as loop_module
 from ppl_vae import InputError, Run, fit, load
 from ppl_vae.training.loop import Fault
 from ppl_vae.training.programs import build_loss
-from ppl_vae.training.results import result_table
+from ppl_vae.training.results import result_table, run_page
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.seeds import child_seed
 from tests.helpers import BACKENDS, ROOT, load_file
@@ -35,7 +35,7 @@ def no_products(monkeypatch):
 @pytest.fixture
 def training_only(monkeypatch, no_products):
     """Leaves out the result too."""
-    monkeypatch.setattr(fit_module, "evaluate_splits", lambda *args: {})
+    monkeypatch.setattr(fit_module, "evaluate_splits", lambda *args, **options: {})
 
 
 def assert_equal(found, expected):
@@ -468,3 +468,25 @@ def test_a_learning_rate_that_is_too_large_stops_the_run(backend, tmp_path):
     (name,) = [name for name in folder.checkpoints() if name.startswith("before-fault")]
     arrays = folder.read_checkpoint(name)[0]
     assert all(np.isfinite(value).all() for key, value in arrays.items() if key.startswith("best/"))
+
+
+@BACKENDS
+def test_images_of_256_levels_give_bits_per_dimension(tmp_path, backend):
+    levels = np.random.default_rng(0).integers(0, 256, (60, 4, 4))
+    run = fit(
+        "beta_vae",
+        (levels / 255.0).astype(np.float32),
+        backend=backend,
+        out=tmp_path / "run",
+        likelihood="discretised-logistic-mixture",
+        num_mixtures=2,
+        epochs=1,
+        batch_size=20,
+        log_px_draws=10,
+        device="cpu",
+    )
+    for split in ("train", "validation", "test"):
+        assert run.metrics["bits_per_dim"][split] == pytest.approx(-run.metrics["elbo"][split] / 16 / np.log(2))
+        # Uniform noise cannot be coded in fewer than 8 bits; an untrained network needs more.
+        assert 7.5 < run.metrics["bits_per_dim_log_px"][split] < 16.0
+    assert "bits per dimension (train / validation / test): the ELBO" in run_page(run)
