@@ -1,15 +1,18 @@
 """Finds and loads the files of ``models/`` and ``inference/``, by name or by path.
 
 A name is looked up in the checkout that the package lies in, then in the copies bundled with an installed
-package. Files run under a flat module name of their own, so they never shadow each other.
+package. Files run under a flat module name of their own, so they never shadow each other. A file is whole: it
+imports installed packages only, because a run keeps a copy and the digest of that one file.
 """
 
+import ast
 import hashlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any, Literal, get_args
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Backend", "Kind", "Plugin", "available", "build", "build_loss", "explain_missing", "find"]
+__all__ = ["Backend", "Kind", "Plugin", "at_fault", "available", "build", "build_loss", "explain_missing", "find"]
 
 Backend = Literal["pyro", "numpyro"]
 Kind = Literal["models", "inference"]
@@ -31,6 +34,8 @@ _MODULES = {
     "pyro": {"torch": "torch", "pyro": "pyro-ppl"},
     "numpyro": {name: name for name in ("jax", "jaxlib", "numpyro", "equinox", "optax")},
 }
+# Under this name a file's module, and so each frame of its code, knows its plug-in.
+_MARK = "__ppl_vae_plugin__"
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,12 @@ class Plugin:
     @property
     def sha256(self) -> str:
         """Digest of the file, in hex: a run records with which file it was made."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+    def read(self) -> bytes:
+        """Content of the file; ``InputError`` if it cannot be read."""
         try:
-            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+            return self.path.read_bytes()
         except OSError as error:
             raise InputError(
                 f"{_WORD[self.kind]} must be a file that can be read, but {self.path} cannot "
@@ -77,10 +86,13 @@ class Plugin:
         if spec is None or spec.loader is None:
             raise InputError(f"{_WORD[self.kind]} must be a Python file, but {self.path} is none; pass a .py file")
         module = importlib.util.module_from_spec(spec)
+        module.__dict__[_MARK] = self
         sys.modules[module_name] = module
         try:
+            tree = ast.parse(self.read(), str(self.path))
+            self._refuse_helpers(tree)
             # Not by the loader, which would leave a __pycache__ in the user's folder and in each run folder.
-            exec(compile(self.path.read_bytes(), str(self.path), "exec"), module.__dict__)
+            exec(compile(tree, str(self.path), "exec"), module.__dict__)
             self._check(module)
         except BaseException as error:
             del sys.modules[module_name]
@@ -105,7 +117,7 @@ class Plugin:
             return missing
         line = error.lineno if isinstance(error, SyntaxError) else self.line_of(error)
         where = "it" if line is None else f"line {line}"
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0].rstrip(":")
         return InputError(
             f"{_WORD[self.kind]} {self.path} must {what}, but {where} raises {type(error).__name__}: {reason}; "
             "correct the file, or what it is given"
@@ -117,12 +129,60 @@ class Plugin:
         own = self.path.resolve()
         return next((f.lineno for f in reversed(frames) if Path(f.filename).resolve() == own), None)
 
+    def located(self, error: InputError) -> InputError:
+        """The same error with the lines of the file that it is about, where these are known.
+
+        They are the line that the error passed through, or else those of the statements, such as
+        ``sample("z", ...)``, whose name the message quotes.
+
+        Args:
+            error: What running the file's code raised.
+        """
+        line = self.line_of(error)
+        lines = self._lines_about(str(error)) if line is None else [line]
+        if not lines:
+            return error
+        word = "line" if len(lines) == 1 else "lines"
+        return InputError(f"{error} ({self.path}, {word} {', '.join(map(str, lines))})")
+
+    def _lines_about(self, message: str) -> list[int]:
+        calls = [node for node in ast.walk(ast.parse(self.read())) if isinstance(node, ast.Call) and node.args]
+        first = [(call.lineno, call.args[0]) for call in calls]
+        named = [(n, a.value) for n, a in first if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        return sorted(n for n, name in named if repr(name) in message)
+
+    def _refuse_helpers(self, tree: ast.Module) -> None:
+        for line, name in _imports(tree):
+            if self._is_beside(name):
+                raise InputError(
+                    f"{_WORD[self.kind]} {self.path} must be whole, for a run keeps a copy of this one file, but "
+                    f"line {line} imports {name}, which lies beside it; move that code into the file, or "
+                    "install it as a package"
+                )
+
+    def _is_beside(self, name: str) -> bool:
+        helper = self.path.with_name(f"{name}.py")
+        if name.startswith(".") or not helper.is_file():
+            return name.startswith(".")
+        spec = importlib.util.find_spec(name)  # an installed module of that name is what would be imported
+        return spec is None or spec.origin == str(helper)
+
     def _check(self, module: ModuleType) -> None:
         if not inspect.isfunction(getattr(module, _ENTRY[self.kind], None)):
             raise InputError(
                 f"{_WORD[self.kind]} {self.path} must define {_ENTRY[self.kind]}(...), but it does not; "
                 "copy the function from a file of the suite"
             )
+
+
+def at_fault(error: BaseException) -> Plugin | None:
+    """The plug-in through whose code an error passed last, or None.
+
+    Args:
+        error: What was raised.
+    """
+    frames = [frame.f_globals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((names[_MARK] for names in reversed(frames) if _MARK in names), None)
 
 
 def explain_missing(error: Exception, backend: Backend) -> InputError | None:
@@ -222,15 +282,27 @@ def _from_path(kind: Kind, path: Path, backend: Backend | None) -> Plugin:
         raise InputError(f"{_WORD[kind]} must name a file that exists, but {path} does not; check the path")
     name, named = _split(path.stem)
     if named and backend and named != backend:
+        other, remedy = {
+            "models": (f"--backend says {backend}", "leave --backend out"),
+            "inference": (f"the model is in {backend}", f"pass --backend {named}, or a loss for {backend}"),
+        }[kind]
         raise InputError(
-            f"backend must be the one of the file, but {path.name} is for {named} and --backend says {backend}; "
-            "leave --backend out"
+            f"backend must be the one of the file, but {path.name} is for {named} and {other}; {remedy}"
         )
     if not (named or backend):
         raise InputError(
             f"backend must be known, but {path.name} ends in neither _pyro.py nor _numpyro.py; pass --backend"
         )
     return Plugin(kind, name, named or backend, path.resolve())  # type: ignore[arg-type]
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of each import; relative ones begin with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            level, module = (node.level, node.module) if isinstance(node, ast.ImportFrom) else (0, None)
+            for name in [module] if module else [alias.name for alias in node.names]:
+                yield node.lineno, "." * level + name.partition(".")[0]
 
 
 def _is_path(name_or_path: str | Path) -> bool:

@@ -32,6 +32,9 @@ class Inspection:
             the units of a site dependent.
         mean: Mean of x given the latents, (n, *data_shape).
         how: Pairs of a site and how its rate was computed.
+        x_draw: A draw of x given the latents, (n, *data_shape), where one was asked for, otherwise None.
+        log_elements: With it log p of each element given the latents by observed site, (n, *elements); an
+            element is an entry of x, or several that the likelihood makes dependent, such as a pixel's channels.
     """
 
     latents: Mapping[str, Any]
@@ -43,6 +46,8 @@ class Inspection:
     rates: Mapping[str, Any]
     mean: Any
     how: tuple[tuple[str, str], ...]
+    x_draw: Any = None
+    log_elements: Any = None
 
     @property
     def log_weight(self) -> Any:
@@ -68,11 +73,12 @@ class Generation:
 DATA_FIELDS = {cls: [f.name for f in fields(cls) if f.name != "how"] for cls in (Inspection, Generation)}
 
 
-def inspect(program: Program) -> Inspection:
+def inspect(program: Program, *, draw_x: bool = False) -> Inspection:
     """Run guide and model once and read them per datum.
 
     Args:
         program: Model, guide and arguments.
+        draw_x: Also draw x given the latents, and give the log likelihood by element.
     """
     traces = program.run()
     rates, how = {}, []
@@ -91,6 +97,8 @@ def inspect(program: Program) -> Inspection:
         rates=rates,
         mean=_fill(traces.x.shape, _moment(traces.x, "mean")),
         how=tuple(how),
+        x_draw=program.draw(traces.x) if draw_x else None,
+        log_elements={site.name: site.filled(site.log_prob()) for site in traces.observed} if draw_x else None,
     )
 
 

@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpyro
 from numpyro import handlers
@@ -15,11 +16,12 @@ from numpyro.primitives import Messenger
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
+from ppl_vae.nets.bridge import flatten_params
 from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution"]
+__all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution", "never_trained"]
 
 # The loop finds the terms of each step under this name in the mutable state.
 TERMS = "ppl_vae/terms"
@@ -88,6 +90,10 @@ class NumPyroProgram:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
         model = handlers.seed(handlers.uncondition(self.model), self.fresh_key())
         return self._sites(self._trace(model, self.params))
+
+    def draw(self, site: Site) -> jax.Array:
+        """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
+        return site.fn.expand(site.element_shape).sample(self.fresh_key())
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
         """The same programs on other arguments, with a fresh key."""
@@ -214,6 +220,22 @@ def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_pla
     )
 
 
+def never_trained(loss: Callable[[Any], jax.Array], params: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the parameters that a loss does not depend on, found without running it.
+
+    Args:
+        loss: Maps params to a scalar.
+        params: Value of each param site by name.
+    """
+    program = jax.make_jaxpr(loss)(params).jaxpr
+    needed = {v for v in program.outvars if isinstance(v, jax.extend.core.Var)}
+    for step in reversed(program.eqns):
+        if step.primitive.name != "stop_gradient" and not needed.isdisjoint(step.outvars):
+            needed.update(v for v in step.invars if isinstance(v, jax.extend.core.Var))
+    unused = jax.tree.unflatten(jax.tree.structure(params), [v not in needed for v in program.invars])
+    return [name for name, is_unused in flatten_params(unused).items() if is_unused]
+
+
 class NumPyroLoss(numpyro.infer.ELBO):
     """An objective as a NumPyro loss: works with ``numpyro.infer.SVI`` and any model and guide.
 
@@ -237,6 +259,9 @@ class NumPyroLoss(numpyro.infer.ELBO):
         >>> round(float(terms.rates["z"]), 4)
         0.0966
     """
+
+    # Else SVI warns of discrete latents, which ``Traces.check`` refuses with a remedy.
+    can_infer_discrete = True
 
     def __init__(self, objective: Objective, *, data_plate: str = "data") -> None:
         super().__init__(num_particles=objective.num_particles)

@@ -1,14 +1,14 @@
 """The base that losses extend, and what a backend must offer them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ppl_vae.errors import InputError
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["LatentRule", "Objective", "Program"]
+__all__ = ["LatentRule", "Objective", "Program", "never_trained_notes"]
 
 # From a latent site's name and the distribution it has in the guide to its value, or None for a draw.
 LatentRule = Callable[[str, Any], Any]
@@ -37,6 +37,9 @@ class Program(Protocol):
     def generate(self) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; the arguments only give shapes."""
 
+    def draw(self, site: Site) -> Any:
+        """A fresh draw from a site's distribution, in the shape of its value."""
+
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Program":
         """The same programs on other arguments."""
 
@@ -45,6 +48,16 @@ class Program(Protocol):
 
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""
+
+
+def never_trained_notes(names: Sequence[str]) -> list[str]:
+    """What a run notes of parameters that its loss does not depend on.
+
+    Args:
+        names: Their names.
+    """
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return [f"never trained, for the loss does not depend on them: {', '.join(names[:4])}{more}"] if names else []
 
 
 class Objective(ABC):

@@ -13,12 +13,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Independent, Normal
 
+from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
 from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["PyroLoss", "PyroProgram", "core_distribution"]
+__all__ = ["PyroLoss", "PyroProgram", "core_distribution", "never_trained"]
 
 # Messages of the sample statements of one run, by site.
 Nodes = dict[str, Any]
@@ -67,6 +68,10 @@ class PyroProgram:
     def generate(self) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
         return self._sites(self._trace(poutine.uncondition(self.model), {}))
+
+    def draw(self, site: Site) -> torch.Tensor:
+        """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
+        return site.fn.expand(site.element_shape).sample()
 
     def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "PyroProgram":
         """The same programs on other arguments."""
@@ -202,6 +207,42 @@ def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
         is_observed=node["is_observed"],
         num_data=num_data,
     )
+
+
+def never_trained(loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the parameters that a loss does not depend on.
+
+    Args:
+        loss: A scalar with its graph.
+        parameters: The module's parameters by name.
+
+    Raises:
+        InputError: The loss depends on parameters that are not the module's, which no step would train.
+    """
+    reached = _leaves(loss)
+    foreign = reached.keys() - {id(parameter) for parameter in parameters.values()}
+    if foreign:
+        shapes = ", ".join(sorted(str(tuple(reached[key].shape)) for key in foreign))
+        raise InputError(
+            f"parameters must belong to the model's module, but the loss depends on others, of shapes {shapes}, "
+            "which would never be trained; assign their network to an attribute of the module, several as "
+            "nn.ModuleList"
+        )
+    return [name for name, parameter in parameters.items() if id(parameter) not in reached]
+
+
+def _leaves(loss: torch.Tensor) -> dict[int, torch.Tensor]:
+    """Tensors whose gradients the graph of a loss leads to, by id."""
+    leaves, seen, open_nodes = {}, set(), [loss.grad_fn]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves[id(node.variable)] = node.variable
+        open_nodes += [following for following, _ in node.next_functions]
+    return leaves
 
 
 class PyroLoss(pyro.infer.ELBO):

@@ -159,19 +159,26 @@ class Traces:
         return next((site for site in self.observed if site.name == "x"), self.observed[0])
 
     def check_data_plate(self, name: str) -> None:
-        """Refuse a model whose data are in no plate: its terms would be sums, not per datum.
+        """Refuse programs with a site in no plate over data: its terms would be sums, not per datum.
 
         Args:
             name: Name of the plate over data.
 
         Raises:
-            InputError: The data are observed outside that plate.
+            InputError: The data are observed or a latent site is sampled outside that plate.
         """
         if self.x.num_data is None:
             raise InputError(
                 f"model must observe {self.x.name!r} in the plate {name!r}, but does so outside: the loss would "
                 "not be per datum; name the plate so, or name yours by the loss option data_plate"
             )
+        for side, sites in (("model", self.model), ("guide", self.guide)):
+            outside = [site.name for site in sites.values() if site.num_data is None]
+            if outside:
+                raise InputError(
+                    f"{side} must sample {outside[0]!r} in the plate {name!r}, but does so outside: its rate "
+                    "would not be per datum; move the statement into the plate"
+                )
 
     def check_betas(self, betas: Mapping[str, float]) -> None:
         """Refuse programs that leave out a beta that they were given: it would have no effect.
@@ -211,7 +218,12 @@ class Traces:
                 betas differ between model and guide, or it has no reparameterised sampler.
         """
         if not self.observed:
-            raise InputError("model must observe data, but no site has obs=; observe x in the data plate")
+            raise InputError(
+                f"model must observe data, but no site has obs= (it has {list(self.model)}); "
+                "observe x in the data plate"
+            )
+        for site in self.observed:
+            _check_observation(site)
         for name in self.latents:
             if name not in self.guide:
                 raise InputError(
@@ -253,6 +265,16 @@ def _by_event(site: Site) -> Site:
         mask = mask.reshape(mask.shape[: max(mask.ndim - site.event_dim, 0)])
     fn = site.fn.expand(site.element_shape).to_event(site.event_dim)
     return replace(site, fn=fn, element_shape=site.batch_shape, event_dim=0, mask=mask)
+
+
+def _check_observation(site: Site) -> None:
+    shape = tuple(site.value.shape)
+    axes = zip(reversed(shape), reversed(site.shape), strict=False)
+    if len(shape) > len(site.shape) or any(size not in (1, wanted) for size, wanted in axes):
+        raise InputError(
+            f"site {site.name!r} must have the shape of what it observes, {shape}, but its distribution has "
+            f"{site.shape}; correct the decoder's output or the distribution"
+        )
 
 
 def _check_pair(q: Site, p: Site) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import ppl_vae.plugins as plugins
 from ppl_vae.errors import InputError
-from ppl_vae.plugins import Plugin, available, find
+from ppl_vae.plugins import Plugin, at_fault, available, find
 from tests.helpers import ROOT
 
 MODEL = "def build(data_shape, *, seed=0):\n    return {value!r}\n"
@@ -173,6 +173,56 @@ def test_a_file_that_cannot_be_used_is_explained_each_time(tmp_path, text, match
         with pytest.raises(InputError, match=match):
             find("models", path).entry()
     assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["import helper", "from helper import f", "import helper.part", "from . import helper"]
+)
+def test_a_file_is_whole(tmp_path, line):
+    # A run keeps a copy and the digest of one file: what lies beside it could change or get lost unseen.
+    write(tmp_path, "raise SystemExit('must not run')\n", "helper.py")
+    path = write(tmp_path, f"import os\n{line}\n" + MODEL.format(value=1))
+    match = (
+        r"variant .*mine_pyro.py must be whole, .*, but line 2 imports \.?helper, which lies beside it; move that"
+    )
+    with pytest.raises(InputError, match=match):
+        find("models", path).load()
+
+
+def test_a_helper_is_refused_where_python_would_find_it(tmp_path, monkeypatch):
+    write(tmp_path, "", "helper.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="line 1 imports helper, which lies beside it"):
+        find("models", write(tmp_path, "import helper\n" + MODEL.format(value=1))).load()
+
+
+def test_a_file_beside_it_does_not_hide_an_installed_module(tmp_path):
+    write(tmp_path, "raise SystemExit('must not run')\n", "json.py")
+    path = write(tmp_path, "import json\n" + MODEL.format(value=1))
+    assert find("models", path).load().json.dumps(1) == "1"
+
+
+def test_an_error_knows_the_lines_it_is_about(tmp_path):
+    path = write(
+        tmp_path, 'def build(ppl):\n    ppl.sample("z", 1)\n    ppl.sample("x", 2)\n    ppl.sample("z", 3)\n'
+    )
+    plugin = find("models", path)
+    for message, lines in [("site 'z' is", "lines 2, 4"), ("'x'", "line 3")]:
+        assert str(plugin.located(InputError(message))) == f"{message} ({path}, {lines})"
+    unknown = InputError("site 'w' is")
+    assert plugin.located(unknown) is unknown
+
+
+def test_an_error_belongs_to_the_file_it_passed_last(tmp_path):
+    plugin = find("models", write(tmp_path, "def build(call):\n    call()\n"))
+
+    def fail():
+        raise ValueError("no")
+
+    for call, owner in [(lambda: plugin.entry()(fail), plugin), (fail, None)]:
+        with pytest.raises(ValueError, match="no") as caught:
+            call()
+        assert at_fault(caught.value) == owner
 
 
 def test_a_loss_file_must_define_build_loss(tmp_path):
