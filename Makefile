@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTHON312 ?= python3.12
 VENV1 := .venv-arviz1
 
-.PHONY: demo test test-slow test-arviz1 lint bench clean
+.PHONY: demo test test-slow test-arviz1 lint docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,8 +38,22 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
-	$(BIN)/python benchmarks/svi_step.py
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# The epoch and the convolutions use Fashion-MNIST, imported by `ppl-vae data import`.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.svi_step
+	$(BIN)/python -m benchmarks.epoch
+	$(BIN)/python -m benchmarks.convolutions
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV1) build dist
+	rm -rf $(VENV) $(VENV1) build dist docs/_build

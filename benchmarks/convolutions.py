@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
     flops = counter.get_total_flops() / STEPS
     rates = {"torch": torch_rate(), "JAX": jax_rate()}
     lines = [
-        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, jax {jax.__version__}; "
-        f"threads: {THREADS}; {options.data}, batch {BATCH}, channels 32 and 64, hidden 256; medians of "
-        f"{options.rounds} rounds of {STEPS} steps.",
+        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, jax "
+        f"{jax.__version__}; threads: {THREADS}; {options.data}, batch {BATCH}, channels 32 and 64, hidden 256; "
+        f"medians of {options.rounds} rounds of {STEPS} steps.",
         "",
-        f"A step has {flops / 1e9:.2f} billion floating-point operations. A product of matrices of 1024 x 1024 runs "
-        f"at {rates['torch'] / 1e9:.0f} (torch) and {rates['JAX'] / 1e9:.0f} (JAX) billion a second.",
+        f"A step has {flops / 1e9:.2f} billion floating-point operations. A product of two 1024 x 1024 matrices "
+        f"runs at {rates['torch'] / 1e9:.0f} (torch) and {rates['JAX'] / 1e9:.0f} (JAX) billion a second.",
         "",
         *table(sides, flops / max(rates.values()), options.rounds),
         "",
@@ -195,16 +196,18 @@ def jax_parts(numpyro: Any, x: Any, rows: Any) -> dict[str, float]:
         gradients = jax.grad(networks)(params, data[row])
         return jax.tree.map(lambda p, g: p - 1e-9 * g, params, gradients), None
 
-    scans = {
+    scans: dict[str, Callable[[], Any]] = {
         "networks forward": jax.jit(lambda: jax.lax.scan(forward, 0.0, index)[0]),
         "networks forward and backward": jax.jit(lambda: jax.lax.scan(both, params, index)[0]),
         "whole step": lambda: numpyro.run_block(0, rows, {"z": np.full(STEPS, BETA)}),
     }
-    sides: dict[str, Side] = {
-        name: lambda scan=scan: jax.block_until_ready(scan()) for name, scan in scans.items()
-    }
+    sides: dict[str, Side] = {name: partial(_wait_for, scan) for name, scan in scans.items()}
     times = {name: statistics.median(values) for name, values in alternate(sides, 5).items()}
     return {name: value / times["whole step"] for name, value in times.items() if name != "whole step"}
+
+
+def _wait_for(function: Callable[[], Any]) -> None:
+    jax.block_until_ready(function())
 
 
 def _module(make: Any, arrays: Any) -> Callable[[Any], Any]:

@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = load(binarise(found.x[: options.num_data], "threshold").reshape(-1, 784), name=options.data)
     lines = [
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, jax "
-        f"{jax.__version__}, pythae {pythae.__version__}; threads: {THREADS}; {dataset.name}, {dataset.num_data} images, "
-        f"batch {BATCH}; medians of {options.rounds} rounds of {EPOCHS} epochs.",
+        f"{jax.__version__}, pythae {pythae.__version__}; threads: {THREADS}; {dataset.name}, {dataset.num_data} "
+        f"images, batch {BATCH}; medians of {options.rounds} rounds of {EPOCHS} epochs.",
         "",
         *epoch_table(dataset, options.rounds),
         "",
@@ -119,7 +119,7 @@ def by_ours(backend: Any, dataset: Dataset) -> list[float]:
     return np.diff(ends).tolist()
 
 
-class Images(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset[Any]):
     """Images in the form of pythae's trainer."""
 
     def __init__(self, x: Any) -> None:
@@ -132,7 +132,7 @@ class Images(torch.utils.data.Dataset):
         return DatasetOutput(data=self.x[index])
 
 
-class EpochEnds(TrainingCallback):  # type: ignore[misc]
+class EpochEnds(TrainingCallback):
     """Times at which epochs ended."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from ppl_vae.data import embedded_names
-from ppl_vae.data.collection.cache import cache_folder, read_about, stored_names
 from ppl_vae.data._embedded import EMBEDDED
+from ppl_vae.data.collection.cache import cache_folder, read_about, stored_names
 from ppl_vae.data.collection.registry import REGISTRY, Entry, importable
 from ppl_vae.data.generators import GENERATORS
 from ppl_vae.errors import InputError

@@ -2,17 +2,36 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from ppl_vae.cli._catalogue import list_plugins
+from ppl_vae.cli._classify import classifier, score
+from ppl_vae.cli._data import data_app
 from ppl_vae.cli._fit import fit_command, resume
+from ppl_vae.cli._new import new
 from ppl_vae.cli._runs import convert, diagnose
 from ppl_vae.cli._shared import messages, reported
+from ppl_vae.cli._use import complete, encode, reconstruct, sample
 
 __all__ = ["main"]
+
+# In the order of their work; `fit`, whose options depend on the words, comes first, `data` last.
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "resume": resume,
+    "diagnose": diagnose,
+    "score": score,
+    "encode": encode,
+    "reconstruct": reconstruct,
+    "sample": sample,
+    "complete": complete,
+    "convert": convert,
+    "classifier": classifier,
+    "new": new,
+    "list": list_plugins,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with messages():
             app.callback(invoke_without_command=True)(_general)
             app.command("fit", help=fit_help)(reported(fit_command(words)))
-            for command in (resume, diagnose, convert):
-                app.command(command.__name__)(reported(command))
-            app.command("list")(reported(list_plugins))
+            for name, command in _COMMANDS.items():
+                app.command(name)(reported(command))
+            app.add_typer(data_app(), name="data")
             app(words, prog_name="ppl-vae")
     except SystemExit as end:
         if end.code == 130 and arguments is None:

@@ -21,7 +21,7 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Say what a fitted run is worth: rates, active units, information, log p(x), k-hat, probe."""
-    from ppl_vae.training.files import strict_json
+    from ppl_vae.files import strict_json
     from ppl_vae.training.run import Run
 
     opened = Run.open(run, backend=backend, device=device)

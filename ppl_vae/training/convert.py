@@ -4,8 +4,8 @@ from pathlib import Path
 from shutil import copyfile
 
 from ppl_vae.errors import InputError
-from ppl_vae.plugins import Backend
 from ppl_vae.files import storage_errors
+from ppl_vae.plugins import Backend
 from ppl_vae.training.run import FINAL, SPLITS_FILE, Run, open_folder
 from ppl_vae.training.run_folder import RunFolder
 

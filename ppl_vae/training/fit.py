@@ -15,9 +15,9 @@ import numpy as np
 
 from ppl_vae.data import load, rows_per_block
 from ppl_vae.errors import InputError
+from ppl_vae.files import storage_errors, write_arrays, write_atomically
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import StepOptions
-from ppl_vae.files import storage_errors, write_arrays, write_atomically
 from ppl_vae.training.loop import TrainingLoop
 from ppl_vae.training.prepared import SPLITS, Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors

@@ -194,9 +194,13 @@ class TrainingLoop:
         self.progress.steps = step
         name = f"before-fault-{checkpoint_name(step)}"
         self.save(name)
+        # Before the first update no learning rate is to blame.
+        remedy = (
+            "lower the learning rate, set --clip-norm, or check" if step else "check the model's distributions and"
+        )
         return Fault(
-            f"training must stay finite, but {cause} at step {step}; lower the learning rate, set --clip-norm, or "
-            f"check the data. The last finite state is checkpoint {name} in {self.folder.path}"
+            f"training must stay finite, but {cause} at step {step}; {remedy} the data. The last finite state is "
+            f"checkpoint {name} in {self.folder.path}"
         )
 
     def save(self, name: str | None = None) -> None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from ppl_vae.data import Splits, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
+from ppl_vae.files import read_arrays, write_atomically, write_json
 from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
 from ppl_vae.plugins import Backend, Plugin
 from ppl_vae.training.engine import Device, Engine
-from ppl_vae.files import read_arrays, write_atomically, write_json
 from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced, prepare
 from ppl_vae.training.programs import Program, build_program, make_engine, twin
 from ppl_vae.training.run_folder import RunFolder

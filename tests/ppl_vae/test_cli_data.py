@@ -15,8 +15,8 @@ from PIL import Image
 
 from ppl_vae.catalogue import catalogue, data_catalogue
 from ppl_vae.cli import main
-from ppl_vae.data.collection.cache import pack, read_about, store, stored_names
 from ppl_vae.data._dataset import Raw
+from ppl_vae.data.collection.cache import pack, read_about, store, stored_names
 from ppl_vae.data.collection.registry import importable
 from tests.helpers import ROOT
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-import ppl_vae.data.readers.files as files_module
 import ppl_vae.data._rows as rows_module
+import ppl_vae.data.readers.files as files_module
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
 from ppl_vae.training.fit import fit

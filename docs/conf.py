@@ -1,0 +1,17 @@
+"""How Sphinx builds these pages: `make docs`."""
+
+from importlib.metadata import version as version_of
+
+project = "ppl_vae"
+author = "The ppl_vae developers"
+release = version = version_of("ppl-vae")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"ppl_vae {release}"
+exclude_patterns = ["_build"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+# Pages are read without a network too.
+html_permalinks_icon = "#"
