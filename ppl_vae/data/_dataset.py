@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data._rows import Rows, row_blocks
+from ppl_vae.errors import InputError
 
 __all__ = ["Dataset", "Raw"]
 
@@ -66,6 +67,19 @@ class Dataset:
     def is_in_memory(self) -> bool:
         """Whether ``x`` is an array."""
         return isinstance(self.x, np.ndarray)
+
+    def in_memory(self) -> NDArray[np.float32]:
+        """All data as an array.
+
+        Raises:
+            InputError: They are on the disk because they are too large for memory.
+        """
+        if isinstance(self.x, np.ndarray):
+            return self.x
+        raise InputError(
+            f"data must fit in memory for this use, but {self.source} holds {self.num_data} rows that stay on "
+            "the disk; pass some of them, such as numpy.load(path, mmap_mode='r')[:10000]"
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,13 +2,13 @@
 
 import os
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_variance
+from ppl_vae.diagnostics.panels import WIDTH, draw_rows, height_of_rows, num_shown
 from ppl_vae.diagnostics.store import checked_labels
 from ppl_vae.diagnostics.weights import inspect_draws, posterior_means
 from ppl_vae.errors import InputError
@@ -16,10 +16,8 @@ from ppl_vae.training.engine import Engine
 
 __all__ = ["save_overview"]
 
-NUM_IMAGES, NUM_LINES = 10, 6  # data shown
 MAX_POINTS, MAX_LABELS, MAX_TICKS = 3000, 20, 15
 NUM_RATE_DRAWS = 8
-WIDTH = 11.0  # inches
 LEGEND = {"frameon": False, "markerscale": 2, "labelspacing": 0.3}
 THRESHOLD = 0.01  # nats, below which a unit is not in use
 ROWS = ("data", "mean of x at the\nposterior mean", "mean of x for\ndraws of the prior")
@@ -36,8 +34,8 @@ def save_overview(
 ) -> None:
     """Draw the overview of a fit as a PNG.
 
-    Above, some data, their reconstructions and draws of the prior: as images where a datum is (h, w), (h, w, 1)
-    or (h, w, 3), otherwise as lines. Below left, the posterior means of the two units of the first site that
+    Above, some data, their reconstructions and draws of the prior: as images, point clouds or lines (see
+    ``panels.kind_of``). Below left, the posterior means of the two units of the first site that
     vary most over data (of its only unit, their histogram); below right, the rate of every unit in nats.
 
     Args:
@@ -59,71 +57,24 @@ def save_overview(
     if data.ndim < 2 or len(data) < 2:
         raise InputError(f"x must hold 2 data or more, one row each, but has shape {data.shape}; pass more data")
     classes = None if labels is None else checked_labels(labels, len(data))
-    rng, is_image = np.random.default_rng(seed), _is_image(data.shape[1:])
-    shown = np.sort(rng.permutation(len(data))[: NUM_IMAGES if is_image else NUM_LINES])
+    rng, shape = np.random.default_rng(seed), data.shape[1:]
+    shown = np.sort(rng.permutation(len(data))[: num_shown(shape)])
     means = inspect_draws(engine, data[shown], ("mean",), num_draws=1, seed=seed, latents="mean")["mean"][0]
-    rows = (data[shown], means, engine.generate(len(shown), seed=seed).mean)
+    samples = engine.generate(len(shown), seed=seed).mean
+    rows = ({ROWS[0]: data[shown], ROWS[1]: means}, {ROWS[2]: samples})
     points = np.sort(rng.permutation(len(data))[:MAX_POINTS])
 
-    heights = (_height_of_images(data.shape[1:]) if is_image else 4.0, 4.6)
+    heights = (height_of_rows(shape, rows), 4.6)
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(textwrap.fill(title, 100))
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
     above, below = parts
-    (_draw_images if is_image else _draw_lines)(above, rows)
+    draw_rows(above, rows)
     left, right = below.subplots(1, 2)
     _draw_means(left, engine, data[points], None if classes is None else classes[points])
     _draw_rates(right, engine, data[points], seed)
     figure.savefig(path, format="png", dpi=110)
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
-
-
-def _height_of_images(shape: tuple[int, ...]) -> float:
-    """Inches of the upper part: strips as wide as the page allows, none too thin to be seen."""
-    strip = 0.85 * WIDTH / NUM_IMAGES * shape[0] / shape[1]
-    return len(ROWS) * float(np.clip(strip + 0.1, 0.5, 2.0)) + 0.8
-
-
-def _draw_images(figure: Any, rows: Sequence[NDArray[Any]]) -> None:
-    low, high = float(rows[0].min()), float(rows[0].max())
-    span = (high - low) or 1.0
-    grid = figure.subplots(len(rows), 1)
-    for axes, images, name in zip(grid, rows, ROWS, strict=True):
-        strip = _strip(np.clip((images.astype(np.float64) - low) / span, 0.0, 1.0))
-        axes.imshow(strip, interpolation="nearest")
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-        axes.set(xticks=[], yticks=[], frame_on=False)
-    grid[-1].set_xlabel(f"dark is {low:.3g}, bright is {high:.3g}: the smallest and the largest value of the data")
-
-
-def _strip(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Images (n, h, w[, c]) side by side with white between them, (h, n (w + gap) - gap, c)."""
-    if images.ndim == 3:
-        images = images[..., None]
-    gap = max(1, images.shape[2] // 14)
-    padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=1.0)
-    strip = np.concatenate(list(padded), axis=1)[:, :-gap]
-    return np.repeat(strip, 3, axis=-1) if strip.shape[-1] == 1 else strip
-
-
-def _draw_lines(figure: Any, rows: Sequence[NDArray[Any]]) -> None:
-    data, means, samples = (np.reshape(row, (len(row), -1)) for row in rows)
-    entries = np.arange(data.shape[1])
-    style = {"marker": "." if len(entries) <= 30 else "", "linewidth": 1.0}
-    grid = figure.subplots(2, len(data), sharex=True, sharey=True, squeeze=False)
-    for column, (upper, lower) in enumerate(grid.T):
-        upper.plot(entries, data[column], color="black", label="data", **style)
-        upper.plot(entries, means[column], color="C1", label="mean of x at the posterior mean", **style)
-        lower.plot(entries, samples[column], color="C0", label="mean of x for draws of the prior", **style)
-        lower.set_xlabel("entry of x")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("value of x")
-    handles = [*grid[0, 0].get_lines(), *grid[1, 0].get_lines()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
 
 
 def _draw_means(axes: Any, engine: Engine, data: NDArray[Any], classes: NDArray[Any] | None) -> None:

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.diagnostics.weights import estimate_log_px, inspect_draws, posterior_draws
 from ppl_vae.errors import InputError
+from ppl_vae.files import storage_errors, strict_json
 from ppl_vae.training.engine import Engine
-from ppl_vae.training.files import storage_errors, strict_json
 
 __all__ = ["checked_labels", "read_store", "to_arviz", "write_store"]
 

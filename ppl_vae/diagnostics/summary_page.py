@@ -12,7 +12,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.information import Information
 from ppl_vae.diagnostics.probe import ProbeResult
-from ppl_vae.training.files import strict_json
+from ppl_vae.files import strict_json
 
 __all__ = ["BAD_KHAT", "DELTA", "EPSILON", "THRESHOLD", "Estimate", "LogPxSummary", "SiteSummary", "Summary"]
 

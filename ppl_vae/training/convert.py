@@ -6,7 +6,8 @@ from shutil import copyfile
 from ppl_vae.errors import InputError
 from ppl_vae.files import storage_errors
 from ppl_vae.plugins import Backend
-from ppl_vae.training.run import FINAL, SPLITS_FILE, Run, open_folder
+from ppl_vae.training.reopen import FINAL, SPLITS_FILE, open_folder
+from ppl_vae.training.run import Run
 from ppl_vae.training.run_folder import RunFolder
 
 __all__ = ["convert"]

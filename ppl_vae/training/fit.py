@@ -21,16 +21,16 @@ from ppl_vae.training.engine import StepOptions
 from ppl_vae.training.loop import TrainingLoop
 from ppl_vae.training.prepared import SPLITS, Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
-from ppl_vae.training.results import evaluate_splits
-from ppl_vae.training.run import (
+from ppl_vae.training.reopen import (
     FINAL,
     SPLITS_FILE,
-    Run,
     open_folder,
     prepare_from_record,
     rebuild_program,
     recorded_plugin,
 )
+from ppl_vae.training.results import evaluate_splits
+from ppl_vae.training.run import Run
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.settings import FitSettings, beta_by_site, final_betas, settings_from
 

@@ -1,29 +1,25 @@
 """A fitted run: its numbers, and the model to use it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Splits, load
+from ppl_vae.data import load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
-from ppl_vae.files import read_arrays, write_atomically, write_json
+from ppl_vae.files import write_atomically, write_json
 from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
-from ppl_vae.plugins import Backend, Plugin
+from ppl_vae.plugins import Backend
 from ppl_vae.training.engine import Device, Engine
-from ppl_vae.training.prepared import SPLITS, Prepared, evenly_spaced, prepare
-from ppl_vae.training.programs import Program, build_program, make_engine, twin
+from ppl_vae.training.prepared import Prepared, evenly_spaced
+from ppl_vae.training.programs import Program, make_engine
+from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record, rebuild_program
 from ppl_vae.training.run_folder import RunFolder
-from ppl_vae.training.settings import settings_from
 
-__all__ = ["FINAL", "SPLITS_FILE", "Run"]
-
-# Checkpoint of the selected parameters, by the names that both backends share.
-FINAL = "final"
-SPLITS_FILE = "splits.safetensors"
+__all__ = ["Run"]
 
 
 class Run:
@@ -288,108 +284,10 @@ class Run:
         return array
 
     def _checked(self, x: Any) -> NDArray[np.float32]:
-        array = load(x).x[:]
+        array = load(x).in_memory()
         shape = tuple(self.record["data"]["data_shape"])
         if array.shape[1:] != shape:
             raise InputError(
                 f"x must have shape (n, {', '.join(map(str, shape))}), but it is {array.shape}; reshape it"
             )
         return array
-
-
-def open_folder(path: str | Path) -> RunFolder:
-    """Open the folder of a run that a fit wrote.
-
-    Args:
-        path: The run folder.
-
-    Raises:
-        InputError: It is no run folder, or its record is not that of a fit.
-    """
-    folder = RunFolder.open(path)
-    missing = {"status", "model", "loss", "data", "settings", "betas", "versions"} - folder.record.keys()
-    if missing:
-        raise InputError(
-            f"run must be a folder that `ppl-vae fit` wrote, but {folder.path}/run.json lacks "
-            f"{', '.join(sorted(missing))}; pass another folder"
-        )
-    return folder
-
-
-def rebuild_program(folder: RunFolder, *, backend: Backend | None = None, program: Any = None) -> Program:
-    """Build a run's model again, from the copy of its file.
-
-    Args:
-        folder: The run folder.
-        backend: Backend to build it in, or None for the run's own.
-        program: The model object, for a run that was made from an object.
-    """
-    record = folder.record
-    model, shape = record["model"], tuple(record["data"]["data_shape"])
-    seed = record["settings"]["seed"]
-    if model["file"] is None:
-        if program is None:
-            raise InputError(
-                f"program must be given, for {folder.path} was made from an object of class {model['name']}; "
-                "open it in Python by Run.open(path, program=...)"
-            )
-        return build_program(program, shape, backend=model["backend"], options={}, seed=seed)
-    plugin = recorded_plugin(folder, "models", model)
-    if backend is not None:
-        plugin = twin(plugin, backend, Path(model["path"]))
-    return build_program(plugin, shape, backend=None, options=model["options"], seed=seed)
-
-
-def recorded_plugin(folder: RunFolder, kind: Any, record: Mapping[str, Any]) -> Plugin:
-    """The copy of a plug-in file that a run keeps.
-
-    Args:
-        folder: The run folder.
-        kind: "models" or "inference".
-        record: What the run recorded of it.
-
-    Raises:
-        InputError: The copy is missing or was changed.
-    """
-    backend = folder.record["model"]["backend"]
-    plugin = Plugin(kind, record["name"], backend, folder.path / record["file"])
-    if not plugin.path.is_file():
-        raise InputError(f"{plugin.path} must exist, for the run was made with it, but it does not; restore it")
-    if plugin.sha256 != record["sha256"]:
-        raise InputError(
-            f"{plugin.path} must be the file that the run was made with, but it was changed; restore it, "
-            "or fit the changed file as a new run"
-        )
-    return plugin
-
-
-def prepare_from_record(folder: RunFolder, data: Any = None) -> Prepared:
-    """Load and prepare the data of a run again, in the splits that it was fitted with.
-
-    Args:
-        folder: The run folder.
-        data: The data, where the record's source cannot be loaded.
-
-    Raises:
-        InputError: The source cannot be loaded, or holds other data than those fitted.
-    """
-    record = folder.record
-    source = record["data"]["source"] if data is None else data
-    if source is None:
-        raise InputError(
-            f"data must be given, for {folder.path} was made from an array; "
-            "pass data=load(x, labels=...) to Run.open or resume in Python"
-        )
-    dataset = load(source)
-    if dataset.fingerprint != record["data"]["fingerprint"]:
-        raise InputError(
-            f"data must be those of the run, labels included, but {dataset.source} has other contents; restore "
-            "the file, pass data=load(x, labels=...) in Python, or fit the new data as a new run"
-        )
-    splits = read_arrays(folder.path / SPLITS_FILE)[0]
-    return prepare(
-        dataset,
-        settings_from(record["settings"]),
-        record["model"]["options"],
-        splits=Splits(**{name: splits[name] for name in SPLITS}),
-    )

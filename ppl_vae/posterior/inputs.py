@@ -1,0 +1,89 @@
+"""The data that a run is used on: a split of its own, or other data made ready as its own were."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.data import Dataset, binarise, load
+from ppl_vae.data.readers.files import read_file
+from ppl_vae.errors import InputError
+from ppl_vae.posterior.missing import split_missing
+from ppl_vae.training.seeds import child_seed
+
+__all__ = ["Chosen", "choose_data", "read_mask"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Data to use a run on.
+
+    Attributes:
+        x: Data, (n, *data_shape), binarised where the run's were.
+        labels: Class codes, (n,), or None.
+        label_names: Names of the codes, where there are any.
+        name: What was chosen, such as "digits, split test".
+        holes: True where an entry is missing, the shape of ``x``.
+    """
+
+    x: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    label_names: tuple[str, ...] | None
+    name: str
+    holes: NDArray[np.bool_]
+
+
+def choose_data(run: Any, data: str | None = None, split: str | None = None, *, may_miss: bool = False) -> Chosen:
+    """A split of a run's data, or all of other data.
+
+    Args:
+        run: The run.
+        data: An embedded name or a file, or None for the run's own data.
+        split: "train", "validation" or "test" of the run's own data; by default "test".
+        may_miss: Whether entries of a file may be nan.
+
+    Raises:
+        InputError: Both are given, the data cannot be read, or they are not of the run's shape.
+    """
+    if data is None:
+        name = split or "test"
+        x = run.data.split(name)
+        return Chosen(
+            x,
+            run.data.labels(name),
+            run.data.dataset.label_names,
+            f"{run.data.dataset.name}, split {name}",
+            np.zeros(x.shape, bool),
+        )
+    if split is not None:
+        raise InputError(
+            f"split must not be set beside data, but it is {split!r}: it names a part of the run's own data; "
+            "leave one of them out"
+        )
+    dataset, holes = _load_with_holes(Path(data)) if may_miss and Path(data).is_file() else (load(data), None)
+    x = dataset.in_memory()
+    shape = tuple(run.record["data"]["data_shape"])
+    if x.shape[1:] != shape:
+        raise InputError(
+            f"data must have the shape (n, {', '.join(map(str, shape))}) of those that the run was fitted to, but "
+            f"{data} has {x.shape}; reshape them"
+        )
+    settings = run.record["settings"]
+    if settings["binarise"] != "none":
+        x = binarise(x, settings["binarise"], seed=child_seed(settings["seed"], "binarise"))
+    return Chosen(
+        x, dataset.labels, dataset.label_names, dataset.name, np.zeros(x.shape, bool) if holes is None else holes
+    )
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """A mask from a ``.npy``, ``.npz`` or ``.csv`` file, unchecked."""
+    return np.asarray(read_file(path).x[:])
+
+
+def _load_with_holes(path: Path) -> tuple[Dataset, NDArray[np.bool_]]:
+    raw = read_file(path)
+    filled, holes = split_missing(raw.x[:])
+    return load(filled, labels=raw.labels, name=path.stem), holes
