@@ -45,11 +45,12 @@ $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# The epoch and the convolutions use Fashion-MNIST, imported by `ppl-vae data import`.
+# All but the first use Fashion-MNIST, imported by `ppl-vae data import`.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.svi_step
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.convolutions
+	$(BIN)/python -m benchmarks.loading
 
 $(VENV)/.bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -12,14 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.threads import THREADS  # isort: skip  # before the backends
+from benchmarks.threads import THREADS, record_path  # isort: skip  # before the backends
 
 import jax
 import numpy as np
-import pythae
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import BetaVAE, BetaVAEConfig
@@ -56,16 +56,16 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = load(binarise(found.x[: options.num_data], "threshold").reshape(-1, 784), name=options.data)
     lines = [
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, jax "
-        f"{jax.__version__}, pythae {pythae.__version__}; threads: {THREADS}; {dataset.name}, {dataset.num_data} "
+        f"{jax.__version__}, pythae {version('pythae')}; threads: {THREADS}; {dataset.name}, {dataset.num_data} "
         f"images, batch {BATCH}; medians of {options.rounds} rounds of {EPOCHS} epochs.",
         "",
         *epoch_table(dataset, options.rounds),
         "",
-        *scan_table(dataset, options.rounds * 4),
+        *scan_table(dataset, options.rounds * 10),
     ]
     print("\n".join(lines))
     if options.record:
-        Path(__file__).with_suffix(".md").write_text("# Time of an epoch\n\n" + "\n".join(lines) + "\n")
+        record_path(__file__).write_text("# Time of an epoch\n\n" + "\n".join(lines) + "\n")
 
 
 def epoch_table(dataset: Dataset, rounds: int) -> list[str]:
@@ -189,10 +189,11 @@ def scan_table(dataset: Dataset, rounds: int) -> list[str]:
             if number:
                 times[name].append(time.perf_counter() - start)
     base = times["hand-written JAX"]
-    lines = [f"| {num_steps} steps in one scan | seconds | ratio |", "|---|---|---|"]
+    lines = [f"| {num_steps} steps in one scan | seconds | ratio | interquartile |", "|---|---|---|---|"]
     for name, values in times.items():
-        ratio = statistics.median(value / first for value, first in zip(values, base, strict=True))
-        lines.append(f"| {name} | {statistics.median(values):.3f} | {ratio:.3f} |")
+        ratios = [value / first for value, first in zip(values, base, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        lines.append(f"| {name} | {statistics.median(values):.3f} | {middle:.3f} | {low:.3f} to {high:.3f} |")
     return lines
 
 

@@ -11,10 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.threads import THREADS  # isort: skip  # before the backends
+from benchmarks.threads import THREADS, record_path  # isort: skip  # before the backends
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
             lines += ["", "Parts, each alone: " + parts(backend, *size)]
             print("\n".join(lines[-len(sides) - 8 :]), flush=True)
     if options.record:
-        Path(__file__).with_suffix(".md").write_text("# Time of a training step\n\n" + "\n".join(lines) + "\n")
+        record_path(__file__).write_text("# Time of a training step\n\n" + "\n".join(lines) + "\n")
 
 
 def table(sides: dict[str, Side], floor: float, rounds: int) -> list[str]:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.copying import copy_plugin
     from ppl_vae.data import load
     from ppl_vae.diagnostics.store import to_arviz
     from ppl_vae.errors import InputError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ppl_vae.training.fit import fit, resume
     from ppl_vae.training.run import Run
 
-__all__ = ["InputError", "Run", "build", "build_loss", "convert", "fit", "load", "resume", "to_arviz"]
+__all__ = ["InputError", "Run", "build", "build_loss", "convert", "copy_plugin", "fit", "load", "resume", "to_arviz"]
 
 _HOMES = {
     "InputError": "ppl_vae.errors",
@@ -23,6 +24,7 @@ _HOMES = {
     "build": "ppl_vae.plugins",
     "build_loss": "ppl_vae.plugins",
     "convert": "ppl_vae.training.convert",
+    "copy_plugin": "ppl_vae.copying",
     "fit": "ppl_vae.training.fit",
     "load": "ppl_vae.data",
     "resume": "ppl_vae.training.fit",

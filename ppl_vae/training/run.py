@@ -268,6 +268,19 @@ class Run:
             self.write_store(split=split, num_draws=num_draws, seed=seed)
         return summary
 
+    def score(self, **options: Any) -> Any:
+        """Score the run's images in the features of a classifier; see ``diagnostics.sample_quality.score_run``.
+
+        Args:
+            options: Options of ``score_run``, such as ``classifier_data`` and ``num_draws``.
+
+        Returns:
+            A ``SampleQuality``; ``quality.table()`` is for people, ``quality.to_dict()`` for programs.
+        """
+        from ppl_vae.diagnostics.sample_quality import score_run
+
+        return score_run(self, **options)
+
     def write_store(self, *, split: str = "test", num_draws: int = 100, seed: int = 0) -> None:
         """Write ``posterior.nc`` of a split; see ``to_arviz``."""
         from ppl_vae.diagnostics.store import write_store
