@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/python inference/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" tests ppl_vae
+	$(BIN)/python -m pytest -n auto -m "not slow" tests ppl_vae
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow tests

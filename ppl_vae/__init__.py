@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from ppl_vae.training.fit import fit, resume
     from ppl_vae.training.run import Run
 
-__all__ = ["InputError", "Run", "build", "build_loss", "convert", "copy_plugin", "fit", "load", "resume", "to_arviz"]
+__all__ = [
+    "InputError",
+    "Run",
+    "build",
+    "build_loss",
+    "convert",
+    "copy_plugin",
+    "fit",
+    "load",
+    "resume",
+    "to_arviz",
+]
 
 _HOMES = {
     "InputError": "ppl_vae.errors",

@@ -77,7 +77,8 @@ def test_every_dependency_is_used():
         "scikit-learn": "sklearn",
         "pyro-ppl": "pyro",
         "array-api-compat": "array_api_compat",
-        "h5py": "h5netcdf",
+        "pillow": "PIL",
+        "fonttools": "fontTools",
     }
     names = {modules.get(Requirement(text).name, Requirement(text).name) for text in PROJECT["dependencies"]}
     text = "\n".join(path.read_text() for path in python_files("ppl_vae", "models", "inference"))

@@ -90,7 +90,9 @@ def test_no_words_at_all_are_answered_with_help(command):
     assert "Usage: ppl-vae" in done.err
 
 
-@pytest.mark.parametrize("name", ["fit", "resume", "diagnose", "convert", "list"])
+@pytest.mark.parametrize(
+    "name", ["fit", "resume", "diagnose", "convert", "list", "encode", "sample", "complete", "new", "data"]
+)
 def test_help_of_every_command_explains_every_option(command, name):
     done = command(name, "--help")
     assert (done.code, done.err) == (0, "")
@@ -130,7 +132,9 @@ def test_lists_name_what_there_is(command):
     found = json.loads(command("list", "--json").out)
     assert found["variants"]["beta_vae"]["backends"] == ["numpyro", "pyro"]
     assert found["losses"]["elbo"]["text"]
-    assert found["data"] == ["digits"]
+    assert found["data"][0] == "digits"
+    assert {"shapes", "glyphs"} <= set(found["data"])
+    assert (found["stored"], "mnist" in found["importable"]) == ([], True)
 
 
 def test_a_list_survives_a_file_that_does_not_parse(command, tmp_path, monkeypatch):
@@ -425,7 +429,10 @@ OPTIONS = st.one_of(
 LINES = st.one_of(
     st.lists(OPTIONS, max_size=4).map(lambda parts: ["fit", "beta_vae", *sum(parts, [])]),
     st.tuples(
-        st.sampled_from(["fit", "resume", "diagnose", "convert", "list"]), st.lists(OPTIONS, max_size=4)
+        st.sampled_from(
+            ["fit", "resume", "diagnose", "convert", "list", "encode", "sample", "complete", "new", "data"]
+        ),
+        st.lists(OPTIONS, max_size=4),
     ).map(lambda pair: [pair[0], *sum(pair[1], [])]),
     st.lists(VALUES, max_size=4),
 )
@@ -434,7 +441,8 @@ LINES = st.one_of(
 class NoEngine:
     """Stands for the engine: nothing is compiled, trained or evaluated."""
 
-    latents, observed, notes, device_name = ("z",), "x", (), "cpu"
+    latents, observed, device_name = ("z",), "x", "cpu"
+    notes: list[str] = []
 
     def prepare_training(self, *args):
         pass
