@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,18 +57,34 @@ class FileRows:
         Raises:
             InputError: The file changed since it was opened, or holds what ``load`` refuses.
         """
+        if isinstance(rows, slice):
+            numbers = np.arange(*rows.indices(len(self)))
+            first = int(numbers[0]) if len(numbers) else 0
+        else:
+            numbers, first = np.asarray(rows), 0
+        values = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        self._read_into(values, numbers)
+        return as_float32(values, f"source {self.path}", first_row=first)
+
+    def _read_into(self, values: NDArray[Any], numbers: NDArray[np.int64]) -> None:
+        # Not by a memory map: the kernel counts every page around a row that was touched as the process's own.
+        buffer = memoryview(values.reshape(-1).view(np.uint8).data)
+        size = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        # Rows that follow each other are read in one piece.
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+        ends = [*starts.tolist(), len(numbers)][1:]
         try:
-            # A map that lived longer would keep every page it ever touched.
-            values = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[rows]
-        except (OSError, ValueError) as error:
+            with self.path.open("rb", buffering=0) as file:
+                for start, end in zip(starts.tolist(), ends, strict=True):
+                    file.seek(self.offset + int(numbers[start]) * size)
+                    _fill(file, buffer[start * size : end * size])
+        except OSError as error:
             raise InputError(f"source {self.path} cannot be read any more ({error}); restore it") from error
         if self._stat() != self._state:
             raise InputError(
                 f"source {self.path} must stay as it is while it is used, but it was changed since it was opened; "
                 "restore it, or fit the new data as a new run"
             )
-        first = (rows.start or 0) if isinstance(rows, slice) else 0
-        return as_float32(values, f"source {self.path}", first_row=first)
 
     def _stat(self) -> tuple[int, ...]:
         try:
@@ -76,6 +92,14 @@ class FileRows:
         except OSError as error:
             raise InputError(f"source {self.path} cannot be read any more ({error}); restore it") from error
         return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _fill(file: IO[bytes], buffer: memoryview) -> None:
+    while len(buffer):  # one read gives 2 GiB at most
+        got = file.readinto(buffer)  # type: ignore[attr-defined]
+        if not got:
+            raise OSError("it is shorter than it was")
+        buffer = buffer[got:]
 
 
 class SelectedRows:

@@ -35,7 +35,14 @@ def test_a_streamed_file_gives_the_data_of_memory(tmp_path, dtype, monkeypatch):
     assert (streamed.is_in_memory, held.is_in_memory) == (False, True)
     assert (streamed.data_shape, streamed.num_data) == (held.data_shape, held.num_data) == ((2, 3), 20)
     assert streamed.fingerprint == held.fingerprint
-    for rows in (slice(None), slice(4, 9), RNG.integers(20, size=7)):
+    for rows in (
+        slice(None),
+        slice(4, 9),
+        slice(0, 0),
+        slice(15, 2, -3),
+        RNG.integers(20, size=7),
+        np.array([7, 8, 9, 3]),
+    ):
         found = streamed.x[rows]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, x[rows].astype(np.float32))
