@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +53,18 @@ def build_engine(
         from ppl_vae.training.numpyro_engine import NumPyroEngine as Engine
     program = load_file(f"models/{variant}_{backend}.py").build(data_shape, **options)
     return Engine(program, data_shape, device=device)
+
+
+def linear_engine(backend: str) -> tuple[Any, Any, Any]:
+    """A linear decoder to three Gaussian entries of scale 0.7, and a guide N(0, 1.2^2) whatever x is.
+
+    Returns:
+        The engine, the decoder's weight (3, 2) and its bias (3,).
+    """
+    engine = build_engine(backend, "beta_vae", (3,), latent_dim=2, num_hidden=0, likelihood="gaussian", scale=0.7)
+    parameters = engine.parameters()
+    parameters["encoder.layers.0.weight"] = np.zeros((4, 3))
+    parameters["encoder.layers.0.bias"] = np.array([0.0, 0.0, *[np.log(np.expm1(1.2))] * 2])
+    engine.load_parameters(parameters)
+    weight, bias = (parameters[f"decoder.layers.0.{name}"].astype(float) for name in ("weight", "bias"))
+    return engine, weight, bias

@@ -59,3 +59,23 @@ def fitted(request, tmp_path_factory):
         **TOY,
     )
     return SimpleNamespace(run=run, backend=request.param, x=x, labels=labels, reports=records)
+
+
+@pytest.fixture
+def shell(capsys):
+    """Runs the command's words: exit code, standard output and standard error."""
+    from ppl_vae.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        return SimpleNamespace(code=end.value.code or 0, **capsys.readouterr()._asdict())
+
+    return run
+
+
+@pytest.fixture
+def command(shell, tmp_path, monkeypatch):
+    """The same in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return shell

@@ -37,19 +37,6 @@ def variant_options_of_any_backend():
 ALL_OPTIONS = [*options_of(FitSettings), *variant_options_of_any_backend()]
 
 
-@pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Runs the command in an empty folder: exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        return SimpleNamespace(code=end.value.code or 0, **capsys.readouterr()._asdict())
-
-    return run
-
-
 def assert_refused(done, match):
     """One message, and nothing else happened."""
     assert done.code == 2

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import matplotlib.image
@@ -14,7 +13,6 @@ import pytest
 from PIL import Image
 
 from ppl_vae.catalogue import catalogue, data_catalogue
-from ppl_vae.cli import main
 from ppl_vae.data._dataset import Raw
 from ppl_vae.data.collection.cache import pack, read_about, store, stored_names
 from ppl_vae.data.collection.registry import importable
@@ -24,18 +22,12 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 5), np.uint8)
 
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
+def command(shell, tmp_path, monkeypatch):
     """Runs the command in an empty folder, with an empty cache: exit code, standard output and error."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("PPL_VAE_CACHE", str(tmp_path / "cache"))
-
-    def run(*words):
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        return SimpleNamespace(code=end.value.code or 0, **capsys.readouterr()._asdict())
-
-    return run
+    return shell
 
 
 @pytest.fixture

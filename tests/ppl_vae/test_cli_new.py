@@ -3,24 +3,8 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-
-from ppl_vae.cli import main
-
-
-@pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Runs the command in an empty folder: exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        with pytest.raises(SystemExit) as end:
-            main(words)
-        return SimpleNamespace(code=end.value.code or 0, **capsys.readouterr()._asdict())
-
-    return run
 
 
 def files():

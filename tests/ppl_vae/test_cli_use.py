@@ -3,14 +3,12 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import ppl_vae
 import ppl_vae.training.fit as fit_module
-from ppl_vae.cli import main
 from ppl_vae.errors import InputError
 from tests.helpers import needs
 from tests.toy_fits import TOY, toy_data
@@ -33,16 +31,10 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def command(capsys, tmp_path, monkeypatch, run):
+def command(shell, tmp_path, monkeypatch, run):
     """Runs a command on the run in an empty folder: exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
-
-    def use(name, *words, path=run.path):
-        with pytest.raises(SystemExit) as end:
-            main([name, str(path), *words])
-        return SimpleNamespace(code=end.value.code or 0, **capsys.readouterr()._asdict())
-
-    return use
+    return lambda name, *words, path=run.path: shell(name, str(path), *words)
 
 
 def arrays_of(name):

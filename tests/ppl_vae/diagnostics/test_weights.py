@@ -11,7 +11,7 @@ from ppl_vae.diagnostics.weights import (
 )
 from ppl_vae.errors import InputError
 from tests.exact_engine import ExactEngine
-from tests.helpers import BACKENDS, build_engine
+from tests.helpers import BACKENDS, linear_engine
 
 
 def exact_log_px(engine, x):
@@ -162,13 +162,8 @@ class TestRefusals:
 
 @BACKENDS
 def test_backends_against_a_linear_decoder(backend):
-    engine = build_engine(backend, "beta_vae", (3,), latent_dim=2, num_hidden=0, likelihood="gaussian", scale=0.7)
-    parameters = engine.parameters()
-    # A guide N(0, 1.2^2) whatever x is: wider than the prior, so that the weights are bounded.
-    parameters["encoder.layers.0.weight"] = np.zeros((4, 3))
-    parameters["encoder.layers.0.bias"] = np.array([0.0, 0.0, *[np.log(np.expm1(1.2))] * 2])
-    engine.load_parameters(parameters)
-    weight, bias = (parameters[f"decoder.layers.0.{name}"].astype(float) for name in ("weight", "bias"))
+    # Its guide is wider than the prior, so that the weights are bounded.
+    engine, weight, bias = linear_engine(backend)
     x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     exact = stats.multivariate_normal(bias, weight @ weight.T + 0.49 * np.eye(3)).logpdf(x)
     found = log_px(engine, x, num_draws=800, seed=0)

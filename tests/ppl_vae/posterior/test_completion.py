@@ -6,7 +6,7 @@ import pytest
 import ppl_vae.posterior.completion as module
 from ppl_vae.errors import InputError
 from ppl_vae.posterior import complete
-from tests.helpers import BACKENDS, build_engine
+from tests.helpers import BACKENDS, build_engine, linear_engine
 from tests.ppl_vae.posterior.drawing_engine import DrawingEngine
 
 NORMS = (1.5, 0.7, 0.3)
@@ -155,13 +155,7 @@ class TestRefusals:
 
 @BACKENDS
 def test_backends_against_a_linear_decoder(backend):
-    engine = build_engine(backend, "beta_vae", (3,), latent_dim=2, num_hidden=0, likelihood="gaussian", scale=0.7)
-    parameters = engine.parameters()
-    # A guide N(0, 1.2^2) whatever x is.
-    parameters["encoder.layers.0.weight"] = np.zeros((4, 3))
-    parameters["encoder.layers.0.bias"] = np.array([0.0, 0.0, *[np.log(np.expm1(1.2))] * 2])
-    engine.load_parameters(parameters)
-    weight, bias = (parameters[f"decoder.layers.0.{name}"].astype(float) for name in ("weight", "bias"))
+    engine, weight, bias = linear_engine(backend)
     cov = weight @ weight.T + 0.49 * np.eye(3)
     x = np.array([[1.5, np.nan, np.nan]], np.float32)
     found = complete(engine, x, np.isnan(x), num_draws=NUM_CHAINS, num_steps=20, seed=0)
