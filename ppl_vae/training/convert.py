@@ -22,7 +22,7 @@ def convert(path: str | Path, *, backend: Backend, out: str | Path | None = None
         out: The new run folder; by default the old one's name and the backend.
 
     Returns:
-        The new run: same data, settings, weights and result, the twin's model file.
+        The new run, with the same data, settings, weights and result, the twin's model file.
 
     Raises:
         InputError: The run is unfinished, made from an object, or in that backend already.
