@@ -51,6 +51,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.convolutions
 	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.sweep
 
 $(VENV)/.bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ppl_vae.diagnostics.store import to_arviz
     from ppl_vae.errors import InputError
     from ppl_vae.plugins import build, build_loss
+    from ppl_vae.sweeps.sweep import sweep
     from ppl_vae.training.convert import convert
     from ppl_vae.training.fit import fit, resume
     from ppl_vae.training.run import Run
@@ -26,6 +27,7 @@ __all__ = [
     "fit",
     "load",
     "resume",
+    "sweep",
     "to_arviz",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "fit": "ppl_vae.training.fit",
     "load": "ppl_vae.data",
     "resume": "ppl_vae.training.fit",
+    "sweep": "ppl_vae.sweeps.sweep",
     "to_arviz": "ppl_vae.diagnostics.store",
 }
 

@@ -65,12 +65,12 @@ def _title(name: str) -> str:
 
 
 def _stored(name: str) -> dict[str, Any]:
+    kept = ("title", "shape", "num_test", "licence", "source", "verified")
     try:
         about = read_about(name)
-    except InputError as error:
-        return {"damaged": str(error)}
-    kept = ("title", "shape", "num_test", "licence", "source", "verified")
-    return {**{key: about[key] for key in kept}, "num_bytes": sum(about["num_bytes"].values())}
+        return {**{key: about[key] for key in kept}, "num_bytes": sum(about["num_bytes"].values())}
+    except (InputError, AttributeError, LookupError, TypeError) as error:
+        return {"damaged": str(error) if isinstance(error, InputError) else f"its record is damaged: {error}"}
 
 
 def _importable(entry: Entry) -> dict[str, Any]:

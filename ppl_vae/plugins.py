@@ -161,11 +161,12 @@ class Plugin:
                 )
 
     def _is_beside(self, name: str) -> bool:
-        helper = self.path.with_name(f"{name}.py")
-        if name.startswith(".") or not helper.is_file():
+        helpers = [self.path.with_name(f"{name}.py"), self.path.with_name(name) / "__init__.py"]
+        found = [str(helper) for helper in helpers if helper.is_file()]
+        if name.startswith(".") or not found:
             return name.startswith(".")
         spec = importlib.util.find_spec(name)  # an installed module of that name is what would be imported
-        return spec is None or spec.origin == str(helper)
+        return spec is None or spec.origin in found
 
     def _check(self, module: ModuleType) -> None:
         if not inspect.isfunction(getattr(module, _ENTRY[self.kind], None)):

@@ -90,9 +90,10 @@ class ExactEngine:
             how=tuple((name, "sampled" if self.sampled else "analytic") for name in self.latents),
         )
 
-    def generate(self, num_draws, *, seed):
+    def generate(self, num_draws, *, seed, latents=None):
         rng = np.random.default_rng(seed)
-        z = rng.normal(0.0, self.prior_scale, (num_draws, len(self.norms)))
+        free = self._split(rng.normal(0.0, self.prior_scale, (num_draws, len(self.norms))))
+        z = np.concatenate(list((free | (latents or {})).values()), axis=1)
         mean = z @ self.weights.T
         x = mean + rng.normal(0.0, self.noise_scale, mean.shape)
         shape = (num_draws, *self.data_shape)

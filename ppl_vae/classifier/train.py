@@ -61,7 +61,7 @@ def train_network(
         report: Gets a line after each epoch.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = ImageNetwork(tuple(x.shape[1:]), int(targets.max()) + 1)
     rng = np.random.default_rng(seed)
     _standardise(network, x[np.sort(rng.permutation(train)[:STATISTICS_ROWS])])

@@ -62,17 +62,23 @@ def preview(
     source: Annotated[
         str, typer.Argument(help="Name of a data set, or path of a file or folder.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("sheet.png"),
+    out: Annotated[Path | None, typer.Option(help="New PNG to write.", show_default="NAME-sheet.png")] = None,
     num: Annotated[int, typer.Option(help="About how many to show.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Draw some data as a contact sheet, by class where it has classes."""
     from ppl_vae.data import load
     from ppl_vae.data.contact_sheet import save_contact_sheet
+    from ppl_vae.files import strict_json
+    from ppl_vae.posterior.outputs import new_file
 
+    if out is not None:
+        new_file(out, "", (".png",))
     data = load(source)
-    save_contact_sheet(out, data.x, data.labels, data.label_names, num=num, seed=seed, title=data.name)
-    print(f"wrote {out}")
+    path = new_file(out, f"{data.name}-sheet.png", (".png",))
+    save_contact_sheet(path, data.x, data.labels, data.label_names, num=num, seed=seed, title=data.name)
+    print(strict_json({"wrote": str(path)}, indent=2) if as_json else f"wrote {path}")
 
 
 def _print_about(about: dict[str, Any], as_json: bool) -> None:

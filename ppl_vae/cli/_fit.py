@@ -9,21 +9,22 @@ import typer
 
 from ppl_vae.cli._shared import AsJson, Backend, RunPath, progress_bar
 
-__all__ = ["fit_command", "resume"]
+__all__ = ["FIT_PARAMETERS", "declared_options", "fit_command", "parameter", "resume"]
 
 
 def fit_command(words: Sequence[str]) -> Callable[..., None]:
     """The command ``fit`` with the options of the variant that the words name."""
-    parameters = _FIT_PARAMETERS
+    parameters = FIT_PARAMETERS
     if words[:1] == ["fit"]:
-        parameters = [*parameters, *_declared_options(words)]
+        parameters = [*parameters, *declared_options(words)]
 
     def command(**values: Any) -> None:
         from ppl_vae.options import parse_assignments
         from ppl_vae.training.fit import fit
 
-        own = {p.name: values.pop(p.name) for p in _FIT_PARAMETERS}
+        own = {p.name: values.pop(p.name) for p in FIT_PARAMETERS}
         own["loss_options"] = parse_assignments(own.pop("loss_option"), "--loss-option")
+        own["target_rates"] = parse_assignments(own.pop("target_rate"), "--target-rate")
         as_json = own.pop("as_json")
         with progress_bar() as report:
             run = fit(own.pop("variant"), beta=_betas(own.pop("beta")), report=report, **own, **values)
@@ -42,19 +43,26 @@ def resume(run: RunPath, as_json: AsJson = False) -> None:
         _print_result(continue_run(run, report=report), as_json)
 
 
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A parameter of a command that is put together.
+
+    Args:
+        name: Its name.
+        annotation: Its type.
+        default: Its default, as typer's argument or option.
+    """
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-_FIT_PARAMETERS = [
-    _parameter(
+FIT_PARAMETERS = [
+    parameter(
         "variant",
         str,
         typer.Argument(help="Name of a variant, or path of a model file; it comes first.", show_default=False),
     ),
-    _parameter("data", str, typer.Option("digits", help="Name (see `data list`), or path of a file or folder.")),
-    _parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
-    _parameter(
+    parameter("data", str, typer.Option("digits", help="Name (see `data list`), or path of a file or folder.")),
+    parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
+    parameter(
         "beta",
         list[str],
         typer.Option(
@@ -63,11 +71,20 @@ _FIT_PARAMETERS = [
             metavar="<number|site=number>",
         ),
     ),
-    _parameter("loss", str | None, typer.Option(None, help="Loss.", show_default="the variant's")),
-    _parameter("base_loss", str | None, typer.Option(None, help="Loss that a wrapping loss wraps.")),
-    _parameter("loss_option", list[str], typer.Option([], help="Option of the loss.", metavar="<key=value>")),
-    _parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
-    _parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
+    parameter(
+        "target_rate",
+        list[str],
+        typer.Option(
+            [],
+            help="Nats per datum that a site, or all by the name total, shall spend; the betas are found.",
+            metavar="<site=nats>",
+        ),
+    ),
+    parameter("loss", str | None, typer.Option(None, help="Loss.", show_default="the variant's")),
+    parameter("base_loss", str | None, typer.Option(None, help="Loss that a wrapping loss wraps.")),
+    parameter("loss_option", list[str], typer.Option([], help="Option of the loss.", metavar="<key=value>")),
+    parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
+    parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
 ]
 
 
@@ -79,7 +96,12 @@ _WRITTEN: dict[Any, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def _declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
+def declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
+    """Options of the settings, and of the variant that the words name.
+
+    Args:
+        words: Words of the command line, the command's first.
+    """
     from ppl_vae.options import options_of
     from ppl_vae.training.settings import FitSettings
 
@@ -94,9 +116,9 @@ def _declared_options(words: Sequence[str]) -> Iterator[inspect.Parameter]:
             # As text, for our own messages say which value was met.
             metavar, text = _WRITTEN[option.type]
             default = typer.Option(text(option.default), help=option.help, metavar=metavar)
-            yield _parameter(option.name, str, default)
+            yield parameter(option.name, str, default)
         else:
-            yield _parameter(option.name, option.type, typer.Option(option.default, help=option.help))
+            yield parameter(option.name, option.type, typer.Option(option.default, help=option.help))
 
 
 def _backend_in(words: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ppl_vae.cli._advise import advise
 from ppl_vae.cli._catalogue import list_plugins
 from ppl_vae.cli._classify import classifier, score
 from ppl_vae.cli._data import data_app
@@ -14,6 +15,7 @@ from ppl_vae.cli._fit import fit_command, resume
 from ppl_vae.cli._new import new
 from ppl_vae.cli._runs import convert, diagnose
 from ppl_vae.cli._shared import messages, reported
+from ppl_vae.cli._sweep import sweep_command
 from ppl_vae.cli._use import complete, encode, reconstruct, sample
 
 __all__ = ["main"]
@@ -21,6 +23,7 @@ __all__ = ["main"]
 # In the order of their work; `fit`, whose options depend on the words, comes first, `data` last.
 _COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
+    "advise": advise,
     "diagnose": diagnose,
     "score": score,
     "encode": encode,
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with messages():
             app.callback(invoke_without_command=True)(_general)
             app.command("fit", help=fit_help)(reported(fit_command(words)))
+            app.command("sweep", help="Fit a model at every point of a grid of betas.")(
+                reported(sweep_command(words))
+            )
             for name, command in _COMMANDS.items():
                 app.command(name)(reported(command))
             app.add_typer(data_app(), name="data")

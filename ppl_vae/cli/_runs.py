@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,24 +18,49 @@ def diagnose(
     num_draws: Annotated[int, typer.Option(help="Importance draws per datum.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New .png: data rebuilt from each layer, and draws by layer.", show_default="none"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a fitted run is worth: rates, active units, information, log p(x), k-hat, probe."""
+    """Say what a fitted run is worth: rates, active units, information, log p(x), k-hat, probe.
+
+    Of several layers, or with labels, also what the rate of each layer buys: how much it can know of the data,
+    how well any classifier can read labels from it, how well four of them do, and what is rebuilt from it. A
+    bound that the numbers break is an error line.
+    """
     from ppl_vae.files import strict_json
+    from ppl_vae.posterior.outputs import new_file
     from ppl_vae.training.run import Run
 
+    picture = None if out is None else new_file(out, "", (".png",))
     opened = Run.open(run, backend=backend, device=device)
     summary = opened.diagnose(split=split, num_draws=num_draws, seed=seed)
     print(strict_json(summary.to_dict(), indent=2) if as_json else summary.table())
     print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)
+    if picture is not None:
+        _draw_levels(picture, opened, split, seed)
+        print(f"wrote {picture}", file=sys.stderr)
 
 
 def convert(
     run: RunPath,
     backend: Annotated[Backend, typer.Option(help="Backend to move the run to.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="New run folder.", show_default="RUN-BACKEND")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Move a run's weights to the other backend."""
+    from ppl_vae.files import strict_json
     from ppl_vae.training.convert import convert as convert_run
 
-    print(f"wrote {convert_run(run, backend=backend, out=out).path}")
+    path = convert_run(run, backend=backend, out=out).path
+    print(strict_json({"wrote": str(path)}, indent=2) if as_json else f"wrote {path}")
+
+
+def _draw_levels(path: Path, run: Any, split: str, seed: int) -> None:
+    from ppl_vae.diagnostics.level_pictures import save_levels
+    from ppl_vae.files import write_atomically
+
+    x, title = run.data.split(split), f"{run.program.name} ({run.path.name}) by layer, {split} data"
+    write_atomically(path, lambda temporary: save_levels(temporary, run.engine, x, title=title, seed=seed))

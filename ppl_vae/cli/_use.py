@@ -138,6 +138,9 @@ def complete(
     ] = None,
     num_draws: Annotated[int, typer.Option(help="Draws per datum, each from a chain of its own.")] = 8,
     num_steps: Annotated[int, typer.Option(help="Steps of each chain; the first half is left out.")] = 500,
+    max_data: Annotated[
+        int, typer.Option(help="At most so many of the run's own data, evenly spaced; 0 for all.")
+    ] = 64,
     out: Annotated[Path | None, _out(".npz, .csv or .png", "completions.npz")] = None,
     backend: OptionalBackend = None,
     device: Device = "auto",
@@ -152,10 +155,15 @@ def complete(
     """
     from ppl_vae.posterior.inputs import read_mask
     from ppl_vae.posterior.outputs import check_size
+    from ppl_vae.training.prepared import evenly_spaced
 
     job = _Job("complete", run, out, "completions.npz", (".npz", ".csv", ".png"), backend, device, seed)
     chosen = job.choose(data, split, may_miss=True)
     holes = _holes(chosen, None if mask is None else read_mask(mask), missing, seed)
+    if data is None and 0 < max_data < len(holes):  # chains over a whole split take hours
+        few = evenly_spaced(len(holes), max_data)
+        chosen, holes = chosen.some(few), holes[few]
+        job.about["data"] = chosen.name
     check_size(len(holes) * num_draws, holes.shape[1:], "num_draws")
     with _progress() as report:
         found = job.run.complete(
@@ -180,7 +188,7 @@ class _Job:
         seed: int | None = None,
     ) -> None:
         from ppl_vae.data.checks import check_seed
-        from ppl_vae.posterior.outputs import new_file
+        from ppl_vae.posterior.outputs import check_columns, new_file
         from ppl_vae.training.run import Run
 
         self.path = new_file(out, f"{run.resolve().name}-{default}", suffixes)
@@ -188,6 +196,8 @@ class _Job:
         if seed is not None:
             check_seed(seed)
         self.run = Run.open(run, backend=backend, device=device)
+        if self.suffix == ".csv" and command != "encode":  # before hours of work, not after
+            check_columns([self.run.record["data"]["data_shape"]])
         program = self.run.program
         self.about = {
             "command": command,

@@ -1,5 +1,6 @@
 """Data that stay on the disk and are read row by row, as a fit needs them."""
 
+import math
 import os
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -10,12 +11,24 @@ from numpy.typing import NDArray
 from ppl_vae.data.checks import as_float32
 from ppl_vae.errors import InputError
 
-__all__ = ["BLOCK_BYTES", "FileRows", "Index", "Rows", "SelectedRows", "row_blocks", "rows_per_block"]
+__all__ = [
+    "BLOCK_BYTES",
+    "FileRows",
+    "Index",
+    "Rows",
+    "SelectedRows",
+    "row_blocks",
+    "rows_per_block",
+    "stays_on_disk",
+]
+
+# Files whose data would take more memory than this, as float32, are read as a fit needs them.
+STREAM_ABOVE = 2**29
 
 # What is held of streamed data at once, as float32.
 BLOCK_BYTES = 2**26
 
-Index = slice | NDArray[np.int64]
+Index = slice | NDArray[np.int64] | int
 
 
 class Rows(Protocol):
@@ -57,21 +70,24 @@ class FileRows:
         Raises:
             InputError: The file changed since it was opened, or holds what ``load`` refuses.
         """
-        if isinstance(rows, slice):
-            numbers = np.arange(*rows.indices(len(self)))
-            first = int(numbers[0]) if len(numbers) else 0
-        else:
-            numbers, first = np.asarray(rows), 0
+        # By NumPy, so that negative numbers, masks and numbers out of range mean what they mean there.
+        numbers = np.atleast_1d(np.arange(len(self))[rows])
+        order = np.argsort(numbers, kind="stable")
         values = np.empty((len(numbers), *self.shape[1:]), self.dtype)
-        self._read_into(values, numbers)
-        return as_float32(values, f"source {self.path}", first_row=first)
+        self._read_into(values, numbers[order])
+        if not np.array_equal(order, np.arange(len(order))):
+            values[order] = values.copy()
+        first = int(numbers[0]) if isinstance(rows, slice) and len(numbers) else 0
+        found = as_float32(values, f"source {self.path}", first_row=first)
+        return found[0] if isinstance(rows, int | np.integer) else found
 
     def _read_into(self, values: NDArray[Any], numbers: NDArray[np.int64]) -> None:
+        """Read the rows of these numbers, 0 or more and in order."""
         # Not by a memory map: the kernel counts every page around a row that was touched as the process's own.
         buffer = memoryview(values.reshape(-1).view(np.uint8).data)
         size = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         # Rows that follow each other are read in one piece.
-        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1) if len(numbers) else numbers
         ends = [*starts.tolist(), len(numbers)][1:]
         try:
             with self.path.open("rb", buffering=0) as file:
@@ -120,6 +136,16 @@ class SelectedRows:
     def __getitem__(self, rows: Index) -> Any:
         """Rows by a slice or an array of indices."""
         return self.rows[self.indices[rows]]
+
+
+def stays_on_disk(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether an array in a file is too large to be held.
+
+    Args:
+        shape: Its shape.
+        dtype: Its numbers.
+    """
+    return 4 * math.prod(shape) > STREAM_ABOVE and dtype.kind in "biuf"
 
 
 def rows_per_block(data_shape: tuple[int, ...]) -> int:

@@ -63,12 +63,7 @@ def sample_quality(
         InputError: Too few images or draws, a shape that the classifier does not take, or an invalid seed.
     """
     check_seed(seed)
-    num_images = min(num_draws, len(x) // 2)
-    if num_images < MIN_IMAGES:
-        raise InputError(
-            f"x must hold {2 * MIN_IMAGES} images or more, and num_draws be {MIN_IMAGES} or more, for standard "
-            f"errors, but they are {len(x)} and {num_draws}; give more"
-        )
+    num_images = _check_size(len(x), num_draws)
     halves, draws = np.random.SeedSequence(seed).spawn(2)
     rows = np.random.default_rng(halves).permutation(len(x))
     reference = classifier.read(x[rows[:num_images]])[0]
@@ -93,6 +88,17 @@ def sample_quality(
         sets=[_image_set(name, *reading, reference) for name, reading in readings.items()],
         notes=list(notes),
     )
+
+
+def _check_size(num_real: int, num_draws: int) -> int:
+    """Images in each set."""
+    num_images = min(num_draws, num_real // 2)
+    if num_images < MIN_IMAGES:
+        raise InputError(
+            f"x must hold {2 * MIN_IMAGES} images or more, and num_draws be {MIN_IMAGES} or more, for standard "
+            f"errors, but they are {num_real} and {num_draws}; give more"
+        )
+    return num_images
 
 
 def score_run(
@@ -133,6 +139,7 @@ def score_run(
             f"classifier_data must have the data_shape of the run, {data.dataset.data_shape}, but {dataset.name} "
             f"has {dataset.data_shape}; name labelled data of the run's shape"
         )
+    _check_size(len(data.evaluated(split)), num_draws)  # before the classifier is trained
     classifier = house_classifier(dataset, device=device, report=report)
     notes = []
     if run.record["settings"]["binarise"] != "none":

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_variance, collapsed_fraction
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.information import Information, gaussian_aggregate_information
+from ppl_vae.diagnostics.layers import LayersSummary, measure_layers
 from ppl_vae.diagnostics.probe import ProbeResult, linear_probe
 from ppl_vae.diagnostics.summary_page import (
     BAD_KHAT,
@@ -79,6 +80,12 @@ def summarise(
     subset = _subset(len(data), max_information_data, seeds[2])
     information = _information(found, top, subset, num_information_draws, seeds[2])
     probe = _probe(engine, means, labels, train_x, train_labels)
+    layers: LayersSummary | None = None
+    if len(engine.latents) > 1 or isinstance(probe, ProbeResult):
+        totals = {name: rate.sum(axis=1) for name, rate in rates.items()}
+        given: dict[str, Any] = {"labels": labels, "train_x": train_x, "train_labels": train_labels}
+        is_gaussian = isinstance(information, Information)
+        layers = measure_layers(engine, data, totals, how, **given, top_is_gaussian=is_gaussian, seed=seeds[2])
     warnings = [*_log_px_warnings(weights, elbo), *_rate_warnings(how, num_rate_draws)]
     if isinstance(information, Information):
         warnings += _information_warnings(information, _estimate(rates[top][subset].sum(axis=1)), top)
@@ -97,6 +104,7 @@ def summarise(
             if isinstance(reason, str)
         },
         warnings=warnings,
+        layers=layers,
     )
 
 

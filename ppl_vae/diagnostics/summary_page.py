@@ -6,13 +6,17 @@ A trailing ``k`` is units of a latent site.
 import json
 import textwrap
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppl_vae.diagnostics.information import Information
 from ppl_vae.diagnostics.probe import ProbeResult
 from ppl_vae.files import strict_json
+from ppl_vae.objective.terms import SITE_TERM
+
+if TYPE_CHECKING:
+    from ppl_vae.diagnostics.layer_page import LayersSummary
 
 __all__ = ["BAD_KHAT", "DELTA", "EPSILON", "THRESHOLD", "Estimate", "LogPxSummary", "SiteSummary", "Summary"]
 
@@ -36,7 +40,7 @@ class SiteSummary:
 
     Attributes:
         name: Name of the site.
-        how: How its rates were computed, "analytic" or "sampled".
+        how: How its rates were computed, "analytic" or "sampled"; or "site term" for what is no rate.
         rate: KL of guide from model, summed over units.
         rate_per_unit: The same by unit, (k,).
         variance_per_unit: Variance of the posterior mean over data, (k,).
@@ -93,6 +97,7 @@ class Summary:
         probe: Linear probe on the posterior means of all sites, or None.
         not_estimated: Why ``information`` or ``probe`` is None, by name.
         warnings: What in these numbers needs care.
+        layers: What the rate of each layer buys, or None for one layer without labels.
     """
 
     num_data: int
@@ -105,6 +110,7 @@ class Summary:
     probe: ProbeResult | None
     not_estimated: dict[str, str]
     warnings: list[str]
+    layers: "LayersSummary | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; what is not finite is None."""
@@ -114,6 +120,8 @@ class Summary:
     def table(self) -> str:
         """A page of at most 100 columns for people."""
         blocks = [_quantities(self), *(_unit_table(site) for site in self.sites)]
+        if self.layers is not None and self.layers.says_something:
+            blocks.insert(1, self.layers.table())
         blocks += ["\n".join(_wrapped(f"warning: {text}") for text in self.warnings)] if self.warnings else []
         return "\n\n".join(blocks)
 
@@ -127,7 +135,7 @@ def _quantities(summary: Summary) -> str:
         _smoothed_line(log_px),
         _line("elbo", summary.elbo, f"{summary.num_rate_draws} draws"),
         _line("distortion", summary.distortion, ""),
-        *(_line(f"rate {site.name}", site.rate, site.how) for site in summary.sites),
+        *(_rate_line(site) for site in summary.sites),
     ]
     top = summary.sites[0].name
     if information is not None:
@@ -145,6 +153,12 @@ def _quantities(summary: Summary) -> str:
     names = {"information": f"mutual information {top}", "probe": "linear probe"}
     lines += [_wrapped(f"{names[key]}: not estimated, {why}") for key, why in summary.not_estimated.items()]
     return "\n".join(lines)
+
+
+def _rate_line(site: SiteSummary) -> str:
+    if site.how == SITE_TERM:
+        return _line(f"site term {site.name}", site.rate, "no rate: only the sum over sites is one")
+    return _line(f"rate {site.name}", site.rate, site.how)
 
 
 def _smoothed_line(log_px: LogPxSummary) -> str:

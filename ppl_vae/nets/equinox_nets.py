@@ -19,6 +19,7 @@ __all__ = [
     "ConvEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "affine",
     "build_decoder",
     "build_encoder",
     "lazy_module",
@@ -26,7 +27,7 @@ __all__ = [
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "softplus": jax.nn.softplus}
 
-Module = TypeVar("Module", bound=eqx.Module)
+Module = TypeVar("Module")
 
 
 def lazy_module(name: str, make: Callable[[Array], Module], *, seed: int = 0) -> Module:
@@ -37,7 +38,7 @@ def lazy_module(name: str, make: Callable[[Array], Module], *, seed: int = 0) ->
 
     Args:
         name: Name of the param site.
-        make: Builds the module from a random key.
+        make: Builds the module, or a pytree of modules, from a random key.
         seed: Folded into the random key.
 
     Returns:
@@ -86,12 +87,17 @@ class MLP(eqx.Module):
         """Map (..., num_inputs) to (..., num_outputs)."""
         *hidden, last = self.layers
         for layer in hidden:
-            x = self.activation(_affine(layer, x))
-        return _affine(last, x)
+            x = self.activation(affine(layer, x))
+        return affine(last, x)
 
 
-def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
-    # One product for the whole batch; the layer itself takes a single vector.
+def affine(layer: eqx.nn.Linear, x: Array) -> Array:
+    """A linear layer on the last axis, one product for the whole batch; the layer itself takes a single vector.
+
+    Args:
+        layer: The layer.
+        x: Inputs, (..., num_inputs).
+    """
     return x @ layer.weight.T + cast(Array, layer.bias)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from ppl_vae.errors import InputError
 
-__all__ = ["MINIMUM_SCALE", "Activation", "Net", "conv_layers", "image_shape", "layer_sizes"]
+__all__ = ["MINIMUM_SCALE", "Activation", "Net", "conv_layers", "image_shape", "layer_sizes", "map_layers"]
 
 Activation = Literal["relu", "tanh", "softplus"]
 
@@ -81,3 +81,37 @@ def conv_layers(
             f"but it is {tuple(data_shape)}; use --net mlp, or pad the images to a multiple of 4"
         )
     return list(zip(channels[:-1], channels[1:], strict=True)), (h, w, channels[-1])
+
+
+def map_layers(
+    data_shape: tuple[int, ...], num_channels: int
+) -> tuple[list[tuple[int, int, int]], tuple[int, int, int]]:
+    """Convolutions, 4 by 4, from an image to a small map, all with the same number of output channels.
+
+    The image is halved as in ``conv_layers``; where its sides are odd and still above 4, a convolution of stride 1
+    without padding then takes 3 off each: 32 pixels become 16, 8, 4, and 28 become 14, 7, 4.
+
+    Args:
+        data_shape: Shape of one image, (h, w) or (h, w, c).
+        num_channels: Output channels of each convolution, at least 1.
+
+    Returns:
+        Input channels, output channels and stride of each convolution, and the shape (h, w, c) of the map.
+
+    Raises:
+        InputError: As ``conv_layers``.
+
+    Example:
+        >>> map_layers((28, 28), 16)
+        ([(1, 16, 2), (16, 16, 2), (16, 16, 1)], (4, 4, 16))
+
+    Source:
+        Xiao & Bamler, arXiv:2302.04855 (sizes of the networks for MNIST, SVHN and CIFAR-10).
+    """
+    pairs, (h, w, _) = conv_layers(data_shape, num_channels)
+    strides = [2] * len(pairs)
+    if min(h, w) > 4:
+        h, w = h - 3, w - 3
+        strides.append(1)
+    inputs = [pairs[0][0], *[num_channels] * (len(strides) - 1)]
+    return [(c, num_channels, stride) for c, stride in zip(inputs, strides, strict=True)], (h, w, num_channels)

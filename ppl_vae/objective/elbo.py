@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from ppl_vae.objective.free_bits import FreeBits
 from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Site, Traces, aligned
-from ppl_vae.objective.terms import Terms
+from ppl_vae.objective.split import check_split
+from ppl_vae.objective.terms import SITE_TERM, Terms
 
 __all__ = ["ELBO", "distortion_and_loss", "rate", "rate_elements"]
 
@@ -16,22 +18,38 @@ class ELBO(Objective):
        D = -E_q \log p(x \mid z), \quad R_l = E_q \log \frac{q(z_l \mid \cdot)}{p(z_l \mid \cdot)}
 
     The betas are those of the scale handlers around each site. A rate is analytic where its family pair
-    has a closed form and the guide draws the site's parents first, and sampled otherwise.
+    has a closed form and the guide draws the site's parents first, and sampled otherwise. Betas that differ
+    where the rate does not split by site are refused if the loss may then have no lower bound; see ``split``.
+
+    Args:
+        num_particles: Independent runs that a step averages over, at least 1.
+        free_bits: Floor of each rate in the loss, of every particle; see ``FreeBits.parse``.
+        allow_unbounded: Take such betas all the same.
+
+    Raises:
+        InputError: An argument breaks its rule.
 
     Source:
         Kingma & Welling, arXiv:1312.6114 (beta 1); Higgins et al., ICLR 2017 (one beta); Xiao & Bamler,
         arXiv:2302.04855 (a beta for each layer).
     """
 
+    def __init__(self, *, num_particles: int = 1, free_bits: str = "0", allow_unbounded: bool = False) -> None:
+        super().__init__(num_particles=num_particles)
+        self.free_bits, self.allow_unbounded = FreeBits.parse(free_bits), allow_unbounded
+
     def read(self, traces: Traces, program: Program) -> Terms:
         """Terms of one run; see ``Objective.read``."""
+        self.free_bits.check(traces)
+        if not self.allow_unbounded:
+            check_split(traces, program)
         distortion, loss = distortion_and_loss(traces)
         rates, how = {}, []
         for name, q in traces.guide.items():
             value, method = rate(q, traces.model[name], traces, program)
             rates[name] = value
             how.append((name, method))
-            loss = loss + _weighted(value, q.beta)
+            loss = loss + _weighted(self.free_bits.raised(name, value), q.beta)
         return Terms(loss=loss, distortion=distortion, rates=rates, how=tuple(how))
 
 
@@ -45,7 +63,7 @@ def rate(q: Site, p: Site, traces: Traces, program: Program) -> tuple[Any, str]:
         program: Where the closed forms of the backend are looked up.
 
     Returns:
-        The rate, a scalar, with "analytic" or "sampled".
+        The rate, a scalar, with "analytic" or "sampled"; or the site term with "site term".
     """
     q, p = aligned(q, p)
     elements, method = rate_elements(q, p, traces, program)
@@ -56,10 +74,12 @@ def rate_elements(q: Site, p: Site, traces: Traces, program: Program) -> tuple[A
     """Rate of one latent site element by element, and how it was computed; arguments as in ``rate``.
 
     Returns:
-        Array that broadcasts to the elements of the aligned sites, in nats, with "analytic" or "sampled".
+        Array that broadcasts to the elements of the aligned sites, in nats, with how as in ``rate``.
     """
     q, p = aligned(q, p)
-    elements = program.kl(q, p) if traces.has_topological_parents(q.name) else None
+    if traces.late_parents(q.name):
+        return q.log_prob() - p.log_prob(), SITE_TERM
+    elements = program.kl(q, p)
     if elements is None:
         return q.log_prob() - p.log_prob(), "sampled"
     return elements, "analytic"

@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpyro
 from numpyro import handlers
@@ -16,12 +15,12 @@ from numpyro.primitives import Messenger
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.nets.bridge import flatten_params
+from ppl_vae.objective.numpyro_dependence import depends
 from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution", "never_trained"]
+__all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution"]
 
 # The loop finds the terms of each step under this name in the mutable state.
 TERMS = "ppl_vae/terms"
@@ -86,10 +85,11 @@ class NumPyroProgram:
         guide = handlers.replay(handlers.seed(self.guide, self.fresh_key()), traces.raw)
         return self._sites(self._trace(guide, self.params))
 
-    def generate(self) -> Mapping[str, Site]:
+    def generate(self, given: Mapping[str, Any] | None = None) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
-        model = handlers.seed(handlers.uncondition(self.model), self.fresh_key())
-        return self._sites(self._trace(model, self.params))
+        values = given or {}
+        free = _SetLatents(handlers.uncondition(self.model), lambda name, fn: values.get(name))
+        return self._sites(self._trace(handlers.seed(free, self.fresh_key()), self.params))
 
     def draw(self, site: Site) -> jax.Array:
         """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
@@ -107,6 +107,24 @@ class NumPyroProgram:
             return kl_divergence(q.fn, p.fn)
         except NotImplementedError:
             return None
+
+    def learned_spreads(self, traces: Traces) -> frozenset[str]:
+        """Latent sites whose spread depends on params; see ``objective.Program.learned_spreads``."""
+
+        def spreads(params: Mapping[str, Any]) -> dict[str, list[jax.Array]]:
+            program = self._with(self.rng_key, self.args, self.kwargs)
+            program.params = dict(params)
+            run = program.run()
+            # A family without a spread counts as learned: what its density depends on stands for one.
+            return {
+                name: [
+                    site.log_prob() if site.spread is None else jnp.asarray(site.spread)
+                    for site in (q, run.model[name])
+                ]
+                for name, q in run.guide.items()
+            }
+
+        return frozenset(name for name, pair in depends(spreads, self.params).items() if any(pair))
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, vectorised."""
@@ -218,22 +236,6 @@ def _site(name: str, site: Mapping[str, Any], sizes: Mapping[str, int], data_pla
         is_observed=site["is_observed"],
         num_data=num_data,
     )
-
-
-def never_trained(loss: Callable[[Any], jax.Array], params: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the parameters that a loss does not depend on, found without running it.
-
-    Args:
-        loss: Maps params to a scalar.
-        params: Value of each param site by name.
-    """
-    program = jax.make_jaxpr(loss)(params).jaxpr
-    needed = {v for v in program.outvars if isinstance(v, jax.extend.core.Var)}
-    for step in reversed(program.eqns):
-        if step.primitive.name != "stop_gradient" and not needed.isdisjoint(step.outvars):
-            needed.update(v for v in step.invars if isinstance(v, jax.extend.core.Var))
-    unused = jax.tree.unflatten(jax.tree.structure(params), [v not in needed for v in program.invars])
-    return [name for name, is_unused in flatten_params(unused).items() if is_unused]
 
 
 class NumPyroLoss(numpyro.infer.ELBO):

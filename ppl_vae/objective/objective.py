@@ -34,8 +34,11 @@ class Program(Protocol):
     def replay_guide(self, traces: Traces) -> Mapping[str, Site]:
         """Run the guide on these arguments with the latent values and indices of other traces."""
 
-    def generate(self) -> Mapping[str, Site]:
-        """Run the model with its observed sites drawn, not given; the arguments only give shapes."""
+    def generate(self, given: Mapping[str, Any] | None = None) -> Mapping[str, Site]:
+        """Run the model with its observed sites drawn; the arguments only give shapes.
+
+        Latent sites with a value in ``given`` have it, the others are drawn given it.
+        """
 
     def draw(self, site: Site) -> Any:
         """A fresh draw from a site's distribution, in the shape of its value."""
@@ -45,6 +48,9 @@ class Program(Protocol):
 
     def kl(self, q: Site, p: Site) -> Any | None:
         """KL divergence per element in nats where it has a closed form, otherwise None."""
+
+    def learned_spreads(self, traces: Traces) -> frozenset[str]:
+        """Latent sites of a run whose spread depends on parameters in guide or model, or may do so."""
 
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""
@@ -72,7 +78,12 @@ class Objective(ABC):
 
     Raises:
         InputError: ``num_particles`` is below 1.
+
+    Attributes:
+        allow_unbounded: Whether betas are taken that ``split`` refuses; a wrapper does what its base does.
     """
+
+    allow_unbounded = False
 
     def __init__(self, *, num_particles: int = 1) -> None:
         if num_particles < 1:

@@ -65,9 +65,9 @@ class PyroProgram:
         """Run the guide on the values of other traces; see ``objective.Program.replay_guide``."""
         return self._sites(self._trace(self.guide, _values(traces.raw)))
 
-    def generate(self) -> Mapping[str, Site]:
+    def generate(self, given: Mapping[str, Any] | None = None) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
-        return self._sites(self._trace(poutine.uncondition(self.model), {}))
+        return self._sites(self._trace(poutine.uncondition(self.model), given or {}))
 
     def draw(self, site: Site) -> torch.Tensor:
         """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
@@ -85,6 +85,11 @@ class PyroProgram:
             return torch.distributions.kl_divergence(q.fn, p.fn)
         except NotImplementedError:
             return None
+
+    def learned_spreads(self, traces: Traces) -> frozenset[str]:
+        """Latent sites of a run with gradients whose spread has one; see ``objective.Program.learned_spreads``."""
+        pairs = {name: (q, traces.model[name]) for name, q in traces.guide.items()}
+        return frozenset(name for name, pair in pairs.items() if any(map(_has_learned_spread, pair)))
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, one after the other."""
@@ -207,6 +212,12 @@ def _site(name: str, node: Mapping[str, Any], data_plate: str) -> Site:
         is_observed=node["is_observed"],
         num_data=num_data,
     )
+
+
+def _has_learned_spread(site: Site) -> bool:
+    # A family without a spread counts as learned: what its density depends on stands for one.
+    spread = site.log_prob() if site.spread is None else site.spread
+    return isinstance(spread, torch.Tensor) and spread.requires_grad
 
 
 def never_trained(loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> list[str]:

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Site", "Traces", "aligned"]
+__all__ = ["Site", "Traces", "aligned", "as_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Site:
         """Name of the core distribution, the same word in both backends."""
         # NumPyro has a class for each parameterisation of a discrete family.
         return type(self.fn).__name__.removesuffix("Logits").removesuffix("Probs")
+
+    @property
+    def spread(self) -> Any | None:
+        """Standard deviations of the core distribution, or their matrix; None for families with neither."""
+        return getattr(self.fn, "scale", getattr(self.fn, "scale_tril", None))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -190,25 +195,25 @@ class Traces:
             InputError: A latent site is scaled by another number.
         """
         for name, site in self.guide.items():
-            found = _number(site.beta)
+            found = as_number(site.beta)
             if found is None or abs(found - betas[name]) > 1e-6 * betas[name]:
                 raise InputError(
                     f"site {name!r} must be scaled by betas[{name!r}], but with {betas[name]:g} there it is "
                     f"scaled by {_show(found)}; put the site into the scale handler, in model and guide"
                 )
 
-    def has_topological_parents(self, name: str) -> bool:
-        """Whether the guide draws all that may be a parent of the site in the model before it.
+    def late_parents(self, name: str) -> list[str]:
+        """What may be a parent of the site in the model, but the guide does not draw before it.
 
-        Only then is the expectation over the site, its parents given, a KL divergence, and the rate
-        splits by site (Xiao & Bamler, arXiv:2302.04855, class of top-down guides).
+        Only where there is nothing, the expectation over the site, its parents given, is a KL divergence,
+        and the site has a rate (Xiao & Bamler, arXiv:2302.04855, class of top-down guides).
 
         Args:
             name: A latent site.
         """
-        parents = self.latents[: self.latents.index(name)]
         drawn = list(self.guide)
-        return set(parents) <= set(drawn[: drawn.index(name)])
+        before = drawn[: drawn.index(name)]
+        return [parent for parent in self.latents[: self.latents.index(name)] if parent not in before]
 
     def check(self) -> None:
         """Refuse a pair of programs whose loss would be wrong without a warning.
@@ -312,7 +317,7 @@ def _check_betas(q: Site, p: Site) -> None:
                 f"beta of site {site.name!r} must be one number, but in the {side} it has shape "
                 f"{tuple(site.beta.shape)}; weigh data by a mask or by a plate"
             )
-    model, guide = _number(p.beta), _number(q.beta)
+    model, guide = as_number(p.beta), as_number(q.beta)
     if model is None or guide is None:
         alike = 1.0 not in (model, guide)  # a side without a handler is seen under jit, too
     else:
@@ -324,10 +329,15 @@ def _check_betas(q: Site, p: Site) -> None:
         )
 
 
-def _number(beta: Any) -> float | None:
+def as_number(beta: Any) -> float | None:
+    """A beta as a Python number, or None where it is a placeholder of jit, vmap or capture.
+
+    Args:
+        beta: A number or a scalar array.
+    """
     try:
         return float(beta.item() if hasattr(beta, "item") else beta)
-    except (TypeError, RuntimeError):  # a placeholder of jit, vmap or capture
+    except (TypeError, RuntimeError):
         return None
 
 

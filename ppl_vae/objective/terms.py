@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Terms"]
+__all__ = ["SITE_TERM", "Terms"]
+
+# How the term of a site was computed that is no rate; see ``split``.
+SITE_TERM = "site term"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +17,11 @@ class Terms:
     Attributes:
         loss: What is minimised: betas, extra terms and all.
         distortion: Minus the expected log likelihood, unweighted.
-        rates: KL of guide from model per latent site, unweighted whatever the betas.
+        rates: KL of guide from model per latent site, unweighted whatever the betas; the site term, which may
+            be negative, where the guide draws a site before its parents in the model.
         extras: Further terms by name, such as a consistency.
-        how: Pairs of a term's name and how it was computed: "analytic" or "sampled".
+        how: Pairs of a term's name and how it was computed: "analytic", "sampled", or "site term" for
+            what is no rate.
     """
 
     loss: Any

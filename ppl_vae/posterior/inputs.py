@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Dataset, binarise, load
+from ppl_vae.data import Dataset, binarise, is_data_name, load
+from ppl_vae.data._rows import FileRows
 from ppl_vae.data.readers.files import read_file
 from ppl_vae.errors import InputError
 from ppl_vae.posterior.missing import split_missing
@@ -33,6 +34,12 @@ class Chosen:
     label_names: tuple[str, ...] | None
     name: str
     holes: NDArray[np.bool_]
+
+    def some(self, rows: NDArray[np.int64]) -> "Chosen":
+        """These rows of the data."""
+        labels = None if self.labels is None else self.labels[rows]
+        name = f"{self.name}, {len(rows)} of {len(self.x)}"
+        return Chosen(self.x[rows], labels, self.label_names, name, self.holes[rows])
 
 
 def choose_data(run: Any, data: str | None = None, split: str | None = None, *, may_miss: bool = False) -> Chosen:
@@ -62,7 +69,7 @@ def choose_data(run: Any, data: str | None = None, split: str | None = None, *, 
             f"split must not be set beside data, but it is {split!r}: it names a part of the run's own data; "
             "leave one of them out"
         )
-    dataset, holes = _load_with_holes(Path(data)) if may_miss and Path(data).is_file() else (load(data), None)
+    dataset, holes = _load_with_holes(Path(data)) if may_miss and _is_file(data) else (load(data), None)
     x = dataset.in_memory()
     shape = tuple(run.record["data"]["data_shape"])
     if x.shape[1:] != shape:
@@ -83,7 +90,17 @@ def read_mask(path: Path) -> NDArray[Any]:
     return np.asarray(read_file(path).x[:])
 
 
+def _is_file(data: str) -> bool:
+    # As in ``load``, a name comes before a file of the same name.
+    return not is_data_name(data) and Path(data).is_file()
+
+
 def _load_with_holes(path: Path) -> tuple[Dataset, NDArray[np.bool_]]:
     raw = read_file(path)
-    filled, holes = split_missing(raw.x[:])
+    if isinstance(raw.x, FileRows):
+        raise InputError(
+            f"data must fit in memory for this use, but {path} is larger; pass some of its rows, such as "
+            "numpy.load(path, mmap_mode='r')[:10000]"
+        )
+    filled, holes = split_missing(raw.x)
     return load(filled, labels=raw.labels, name=path.stem), holes

@@ -12,7 +12,16 @@ from ppl_vae.diagnostics.panels import Rows, save_rows
 from ppl_vae.errors import InputError
 from ppl_vae.files import strict_json, write_atomically
 
-__all__ = ["MAX_COLUMNS", "check_size", "new_file", "table_columns", "write_npz", "write_picture", "write_table"]
+__all__ = [
+    "MAX_COLUMNS",
+    "check_columns",
+    "check_size",
+    "new_file",
+    "table_columns",
+    "write_npz",
+    "write_picture",
+    "write_table",
+]
 
 MAX_COLUMNS = 4096  # of a table
 MAX_ENTRIES = 2**28  # of an array of results: 1 GiB
@@ -91,6 +100,20 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
     write_atomically(path, lambda temporary: pd.DataFrame(columns).to_csv(temporary, index=False))
 
 
+def check_columns(shapes: Sequence[Sequence[int]]) -> None:
+    """Refuse a table of too many columns.
+
+    Args:
+        shapes: Shape of each array in it, without the rows.
+
+    Raises:
+        InputError: There are more than 4096 columns.
+    """
+    num_columns = sum(int(np.prod(shape)) for shape in shapes)
+    if num_columns > MAX_COLUMNS:
+        raise InputError(f"a .csv must have at most {MAX_COLUMNS} columns, but would have {num_columns}; use .npz")
+
+
 def table_columns(arrays: Mapping[str, NDArray[Any] | None]) -> dict[str, NDArray[Any]]:
     """Columns of arrays: ``x`` of shape (n, 2, 2) becomes ``x_0_0``, ``x_0_1``, ``x_1_0``, ``x_1_1``.
 
@@ -101,9 +124,7 @@ def table_columns(arrays: Mapping[str, NDArray[Any] | None]) -> dict[str, NDArra
         InputError: There are more than 4096 columns.
     """
     given = {name: array for name, array in arrays.items() if array is not None}
-    num_columns = sum(int(np.prod(array.shape[1:])) for array in given.values())
-    if num_columns > MAX_COLUMNS:
-        raise InputError(f"a .csv must have at most {MAX_COLUMNS} columns, but would have {num_columns}; use .npz")
+    check_columns([array.shape[1:] for array in given.values()])
     return {
         "_".join([name, *map(str, index)]): array[(slice(None), *index)]
         for name, array in given.items()

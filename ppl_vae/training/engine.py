@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import Rows
 from ppl_vae.objective.inspection import Generation, Inspection
+from ppl_vae.objective.split import Split
 
 __all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks", "probe_betas"]
 
@@ -39,13 +40,15 @@ class Engine(Protocol):
     Attributes:
         latents: Names of the latent sites.
         observed: Name of the observed site that holds the data.
-        how: How the rate of each site is computed, once training is prepared: "analytic" or "sampled".
+        how: How the rate of each site is computed, once training is prepared; see ``Terms.how``.
+        split: What keeps the rate from splitting by site, once training is prepared.
         notes: What a reader of the run should know, such as why a step was not captured.
     """
 
     latents: list[str]
     observed: str
     how: dict[str, str]
+    split: Split
 
     @property
     def device_name(self) -> Literal["cpu", "cuda"]:
@@ -101,8 +104,13 @@ class Engine(Protocol):
         With ``draw_x`` x is drawn too, given the latents.
         """
 
-    def generate(self, num_draws: int, *, seed: int) -> Generation:
-        """Draws from the model; NumPy arrays."""
+    def generate(
+        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+    ) -> Generation:
+        """Draws from the model; NumPy arrays.
+
+        Sites in ``latents``, (num_draws, *event), have these values; the others are drawn given them.
+        """
 
 
 def probe_betas(latents: list[str]) -> dict[str, float]:

@@ -1,13 +1,9 @@
 """Fits a model to data, and continues a fit that was cut off."""
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +11,16 @@ import numpy as np
 
 from ppl_vae.data import load, rows_per_block
 from ppl_vae.errors import InputError
-from ppl_vae.files import storage_errors, write_arrays, write_atomically
-from ppl_vae.plugins import Backend, Plugin
-from ppl_vae.training.engine import StepOptions
-from ppl_vae.training.loop import TrainingLoop
-from ppl_vae.training.prepared import SPLITS, Prepared, prepare
+from ppl_vae.files import write_atomically
+from ppl_vae.plugins import Backend
+from ppl_vae.training.engine import Arrays, StepOptions
+from ppl_vae.training.loop import Progress, TrainingLoop
+from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
+from ppl_vae.training.rate_targets import capacity_notes, check_measured, check_targets, miss_notes, reached_rates
+from ppl_vae.training.records import changed_environment, check_files, keep_files, run_record
 from ppl_vae.training.reopen import (
     FINAL,
-    SPLITS_FILE,
     open_folder,
     prepare_from_record,
     rebuild_program,
@@ -34,12 +31,10 @@ from ppl_vae.training.run import Run
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.settings import FitSettings, beta_by_site, final_betas, settings_from
 
-__all__ = ["Report", "fit", "resume"]
+__all__ = ["Report", "finish_run", "fit", "prepare_engine", "resume"]
 
 # Called with the newest record and the share of the run that is done.
 Report = Callable[[Mapping[str, Any], float], None]
-
-PACKAGES = ("ppl-vae", "torch", "pyro-ppl", "jax", "numpyro", "equinox", "optax", "numpy", "arviz")
 
 
 def fit(
@@ -52,8 +47,11 @@ def fit(
     base_loss: Any = None,
     loss_options: Mapping[str, Any] | None = None,
     beta: float | Mapping[str, float] = 1.0,
+    target_rates: Mapping[str, float] | None = None,
     out: str | Path | None = None,
     report: Report | None = None,
+    products: bool = True,
+    start: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """Fit a variational autoencoder.
@@ -68,8 +66,13 @@ def fit(
         base_loss: Loss that a wrapping loss wraps.
         loss_options: Options of ``build_loss`` by name.
         beta: Weight on the rates: one number, or numbers by latent site.
+        target_rates: Rates that the fit is to spend instead, in nats per datum of the validation data, by latent
+            site or ``total``, the sum; the betas that do are found, one for each site with a target, and one
+            for all others where the total has one. The best epoch is then the best of those that held them.
         out: Run folder; None makes a new one under ``runs/``.
         report: Called after each block of steps.
+        products: Write ``posterior.nc`` and ``overview.png`` at the end.
+        start: Folder of a finished run of the same variant, whose parameters are the initial ones.
         options: Settings (see ``FitSettings``) and options of the variant's ``build``.
 
     Returns:
@@ -89,21 +92,29 @@ def fit(
     )
     engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
     betas = beta_by_site(beta, engine.latents)
-    _prepare_engine(engine, built, chosen, prepared, settings, betas)
-    _check_files(built, chosen)
-    record = {
-        **_record(built, chosen, prepared, settings, betas),
-        "device": engine.device_name,
-        "cores": _cores(),
-    }
+    targets = check_targets(target_rates or {}, engine.latents, beta=beta)
+    _check_patience(settings, targets)
+    prepare_engine(engine, built, chosen, prepared, settings, betas)
+    check_measured(targets, engine.how)
+    check_files(built, chosen)
+    record = {**run_record(built, chosen, prepared, settings, betas, engine), "target_rates": targets}
+    if start is not None:
+        record["start"] = str(Path(start).resolve())
+        _start_from(engine, start)
     folder = RunFolder.create(out or _new_path(built), record)
     with folder.lock(), _recorded_end(folder):
-        _keep_files(folder, built, chosen, prepared)
-        return _train(folder, built, chosen, prepared, settings, betas, engine, report, None)
+        keep_files(folder, built, chosen, prepared)
+        return _train(folder, built, chosen, prepared, settings, betas, engine, report, None, products)
 
 
 def resume(
-    path: str | Path, *, data: Any = None, program: Any = None, loss: Any = None, report: Report | None = None
+    path: str | Path,
+    *,
+    data: Any = None,
+    program: Any = None,
+    loss: Any = None,
+    report: Report | None = None,
+    products: bool = True,
 ) -> Run:
     """Continue a run that was cut off; it ends as an unbroken one would have ended.
 
@@ -113,6 +124,7 @@ def resume(
         program: The model object, for a run that was made from an object.
         loss: The loss object, for a run that was made from one.
         report: Called after each block of steps.
+        products: Write ``posterior.nc`` and ``overview.png`` at the end.
 
     Raises:
         InputError: The folder is no run, is finished, or its data or files changed.
@@ -129,13 +141,23 @@ def resume(
         shape = prepared.dataset.data_shape
         engine = make_engine(built, shape, seed=settings.seed, device=record["device"])
         betas = record["betas"]
-        _prepare_engine(engine, built, chosen, prepared, settings, betas)
-        engine.notes += _changed(record)
+        prepare_engine(engine, built, chosen, prepared, settings, betas)
+        engine.notes += changed_environment(record)
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
+            if "start" in record:
+                _start_from(engine, record["start"])
         with _recorded_end(folder):
-            return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest)
+            return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest, products)
+
+
+def _check_patience(settings: FitSettings, targets: Mapping[str, float]) -> None:
+    if targets and settings.patience:
+        raise InputError(
+            f"patience must be 0 with target rates, but it is {settings.patience}: as the betas move, a "
+            "validation loss that rises says nothing; leave patience out, or give betas"
+        )
 
 
 @contextmanager
@@ -153,7 +175,7 @@ def _recorded_end(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _prepare_engine(
+def prepare_engine(
     engine: Any,
     program: Program,
     loss: Loss,
@@ -161,6 +183,19 @@ def _prepare_engine(
     settings: FitSettings,
     betas: Mapping[str, float],
 ) -> None:
+    """Make an engine ready for its first step.
+
+    Args:
+        engine: The engine.
+        program: The built model and guide.
+        loss: The loss.
+        data: The data of the fit.
+        settings: Settings of the fit.
+        betas: Final beta of each site.
+
+    Raises:
+        InputError: The program does not run with the loss, or a setting does not fit the data.
+    """
     sample = settings.binarise == "sample"
     num_data = len(data.splits.train)
     options = StepOptions(
@@ -169,9 +204,12 @@ def _prepare_engine(
         binarise_batches=sample,
         capture=settings.capture,
     )
-    first = {site: float(values[0]) for site, values in settings.betas(betas, num_data).items()}
+    schedules = settings.betas(betas, num_data)
+    first = {site: float(values[0]) for site, values in schedules.items()}
     with program_errors(program.plugin, "run with this loss"):
         engine.prepare_training(loss.object, data.training(grey=sample), options, first)
+    if not loss.object.objective.allow_unbounded:
+        engine.split.check(schedules)
     engine.notes += data.notes
 
 
@@ -185,7 +223,9 @@ def _train(
     engine: Any,
     report: Report | None,
     checkpoint: str | None,
+    products: bool,
 ) -> Run:
+    targets = folder.record.get("target_rates", {})  # runs before version 0.2 have none
     loop = TrainingLoop(
         engine,
         loss.object,
@@ -194,6 +234,7 @@ def _train(
         betas=settings.betas(betas, len(data.splits.train)),
         num_data=len(data.splits.train),
         validation=data.split("validation"),
+        target_rates=targets,
         rows_at_once=None if data.dataset.is_in_memory else rows_per_block(data.dataset.data_shape),
         report=report,
     )
@@ -201,22 +242,63 @@ def _train(
         loop.load(checkpoint)
     folder.update_record(status="running")
     selected = loop.run()
+    if targets:
+        reached = reached_rates(folder.read_metrics(), targets)
+        engine.notes += capacity_notes(targets, len(data.splits.train))
+        engine.notes += miss_notes(targets, reached, loop.controller.betas)
+        folder.update_record(reached_rates=reached)
+    final = {**betas, **loop.selected_betas}
+    return finish_run(folder, program, loss, data, settings, final, engine, selected, loop.progress, products)
+
+
+def finish_run(
+    folder: RunFolder,
+    program: Program,
+    loss: Loss,
+    data: Prepared,
+    settings: FitSettings,
+    betas: Mapping[str, float],
+    engine: Any,
+    selected: Arrays,
+    progress: Progress,
+    products: bool,
+) -> Run:
+    """Evaluate the selected parameters, and write them and the result.
+
+    Args:
+        folder: The run folder; its lock is held.
+        program: The built model and guide.
+        loss: The loss that was minimised.
+        data: The data of the fit.
+        settings: Settings of the fit.
+        betas: Final beta of each site.
+        engine: Takes the selected parameters.
+        selected: Parameters by name.
+        progress: Where the training ended.
+        products: Write ``posterior.nc`` and ``overview.png`` too.
+    """
     engine.load_parameters(selected)
     has_levels = program.options.get("likelihood") == "discretised-logistic-mixture"
     result = evaluate_splits(engine, loss.object, data, settings, final_betas(betas), has_levels=has_levels)
-    folder.write_checkpoint(FINAL, selected, {"best_epoch": loop.progress.best_epoch})
+    folder.write_checkpoint(FINAL, selected, {"best_epoch": progress.best_epoch})
     run = Run(folder, program, engine, data)
-    _write_products(run)
+    if products:
+        _write_products(run)
     folder.update_record(
         status="finished",
         result=result,
-        steps=loop.progress.steps,
-        best_epoch=loop.progress.best_epoch,
-        stopped_early=loop.progress.stopped,
+        final_betas=dict(betas),
+        steps=progress.steps,
+        best_epoch=progress.best_epoch,
+        stopped_early=progress.stopped,
         how=engine.how,
         notes=engine.notes,
     )
     return run
+
+
+def _start_from(engine: Any, start: str | Path) -> None:
+    engine.load_parameters(open_folder(start).read_checkpoint(FINAL)[0])
 
 
 def _write_products(run: Run) -> None:
@@ -248,67 +330,6 @@ def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any) -> Lo
         record["options"],
         base=None if base is None else recorded_plugin(folder, "inference", base),
     )
-
-
-def _record(
-    program: Program, loss: Loss, data: Prepared, settings: FitSettings, betas: Mapping[str, float]
-) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "model": program.record,
-        "loss": loss.record,
-        "data": data.record,
-        "settings": asdict(settings),
-        "betas": dict(betas),
-        "versions": _versions(),
-        "python": sys.version.split()[0],
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def _changed(record: Mapping[str, Any]) -> list[str]:
-    # XLA and torch split sums by the number of cores.
-    now = {**_versions(), "cores": _cores()}
-    recorded = {**record["versions"], "cores": record["cores"]}
-    changed = [f"{name} {old} -> {now.get(name)}" for name, old in recorded.items() if now.get(name) != old]
-    if not changed:
-        return []
-    return [f"continued in another environment, so not bit for bit an unbroken run: {', '.join(changed)}"]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _plugins(program: Program, loss: Loss) -> list[Plugin]:
-    return [*loss.plugins, *([program.plugin] if program.plugin else [])]
-
-
-def _check_files(program: Program, loss: Loss) -> None:
-    paths = [plugin.path for plugin in _plugins(program, loss)]
-    for path in paths:
-        if [other.name for other in paths].count(path.name) > 1:
-            raise InputError(
-                f"model and loss files must have different names, for a run keeps a copy of each, but two are "
-                f"called {path.name}; rename one"
-            )
-
-
-def _keep_files(folder: RunFolder, program: Program, loss: Loss, data: Prepared) -> None:
-    # The run stays whole when the user goes on editing a model file.
-    for plugin in _plugins(program, loss):
-        with storage_errors("copy", plugin.path):
-            shutil.copyfile(plugin.path, folder.path / plugin.path.name)
-    write_arrays(folder.path / SPLITS_FILE, {name: data.indices(name) for name in SPLITS}, {})
 
 
 def _new_path(program: Program) -> Path:

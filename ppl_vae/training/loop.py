@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Arrays, Engine
+from ppl_vae.training.rate_targets import CONTROL_BLOCK, RateController, is_held, split_targets
 from ppl_vae.training.run_folder import RunFolder, checkpoint_name
 from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
-__all__ = ["MAX_BLOCK", "Fault", "Progress", "TrainingLoop", "nested"]
+__all__ = ["MAX_BLOCK", "Fault", "Progress", "TrainingLoop", "epoch_order", "nested", "noted_interrupts"]
 
 # A fault is noticed, and an interrupt loses, at most so many steps.
 MAX_BLOCK = 512
@@ -39,8 +40,10 @@ class Progress:
         blocks: Blocks done.
         steps: Steps done.
         records: Records written to the metrics.
-        best_loss: Lowest validation loss so far, in nats per datum.
+        best_loss: Lowest validation loss so far, in nats per datum; with target rates the lowest Lagrangian of
+            the epochs that held them.
         best_epoch: The epoch that had it, counted from 1; 0 before the first.
+        best_betas: Beta of each steered site at that epoch.
         stopped: Whether the fit stopped early.
     """
 
@@ -49,6 +52,7 @@ class Progress:
     records: int = 0
     best_loss: float | None = None
     best_epoch: int = 0
+    best_betas: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
 
 
@@ -60,11 +64,12 @@ class TrainingLoop:
         loss: The loss that is validated.
         folder: Where checkpoints and metrics go; its lock is held.
         settings: Settings of the fit.
-        betas: Beta of every step by site.
+        betas: Beta of every step by site; those of steered sites count in units of what their controller finds.
         num_data: Number of training data.
         validation: Validation data.
         rows_at_once: How many data a block of steps may hold, for data that are read from the disk; None for
             data in memory.
+        target_rates: Rates to hold by site or ``total``, checked, in nats per datum; none by default.
         report: Called after each block with the newest record and the share of the run that is done.
     """
 
@@ -79,6 +84,7 @@ class TrainingLoop:
         num_data: int,
         validation: NDArray[np.float32],
         rows_at_once: int | None = None,
+        target_rates: Mapping[str, float] | None = None,
         report: Callable[[Mapping[str, Any], float], None] | None = None,
     ) -> None:
         self.engine, self.loss, self.folder, self.settings = engine, loss, folder, settings
@@ -89,11 +95,24 @@ class TrainingLoop:
         self.pending: list[dict[str, Any]] = []
         self.per_epoch = settings.steps_per_epoch(num_data)
         self.batch = settings.batch(num_data)
+        self.ordered: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         fitting = MAX_BLOCK if rows_at_once is None else max(1, rows_at_once // self.batch)
-        self.block = min(MAX_BLOCK, fitting)
+        self.target_rates = dict(target_rates or {})
+        self.controller = RateController.start(split_targets(self.target_rates, list(betas)))
+        self.block = min(MAX_BLOCK, fitting, CONTROL_BLOCK if self.target_rates else MAX_BLOCK)
         self.blocks_per_epoch = math.ceil(self.per_epoch / self.block)
         self.learning_rates = settings.learning_rates(num_data)
-        self.final_betas = {site: float(values[-1]) for site, values in betas.items()}
+        self.warmup = math.ceil(max(settings.warmups(list(betas)).values()))
+
+    @property
+    def selected_betas(self) -> dict[str, float]:
+        """Beta of each steered site at the selected epoch."""
+        return self.progress.best_betas if self._selects_best else self.controller.betas
+
+    @property
+    def _selects_best(self) -> bool:
+        # Where no epoch held the target rates, there is no best one.
+        return self.settings.select == "best" and self.progress.best_epoch > 0
 
     def run(self) -> Arrays:
         """Train to the end.
@@ -109,16 +128,16 @@ class TrainingLoop:
         self.last_save = time.monotonic()
         self._remember()
         try:
-            with _noted_interrupts() as interrupts:
+            with noted_interrupts() as interrupts:
                 self._run_blocks(total, interrupts)
             self.save()
         except KeyboardInterrupt:
             # Wherever it came, this is a whole state; records beyond it are dropped when the run continues.
-            state, self.progress, self.best = self.before
+            state, self.progress, self.best, self.controller = self.before
             self.engine.restore(state)
             self.save()
             raise
-        return self.best if self.settings.select == "best" else self.engine.parameters()
+        return self.best if self._selects_best else self.engine.parameters()
 
     def _run_blocks(self, total: int, interrupts: list[int]) -> None:
         while self.progress.blocks < total and not self.progress.stopped:
@@ -132,13 +151,14 @@ class TrainingLoop:
                 self.last_save = time.monotonic()
 
     def _remember(self) -> None:
-        self.before = self.engine.snapshot(), replace(self.progress), self.best
+        self.before = self.engine.snapshot(), replace(self.progress), self.best, self.controller
 
     def _block(self) -> dict[str, Any]:
         epoch, part = divmod(self.progress.blocks, self.blocks_per_epoch)
         indices = self._order(epoch)[part * self.block : (part + 1) * self.block]
         first, last = self.progress.steps, self.progress.steps + len(indices)
-        betas = {site: values[first:last] for site, values in self.betas.items()}
+        steered = self.controller.betas
+        betas = {site: values[first:last] * steered.get(site, 1.0) for site, values in self.betas.items()}
         terms = self.engine.run_block(first, indices, betas)
         if not (_all_finite(terms) and self.engine.is_finite()):
             self.engine.restore(self.before[0])
@@ -152,28 +172,41 @@ class TrainingLoop:
         }
         if part == self.blocks_per_epoch - 1:
             record["validation"] = self._validate(epoch + 1, last)
+        self._steer(record, first)
         self.progress.blocks += 1
         self.progress.steps = last
         self.progress.records += 1
         return record
 
+    def _steer(self, record: Mapping[str, Any], first: int) -> None:
+        if not self.target_rates:
+            return
+        rates, last = record["train"]["rates"], record["step"]
+        ready = {site: bool(values[last - 1] == values[-1]) for site, values in self.betas.items()}
+        self.controller = self.controller.after_block(rates, self.learning_rates[first:last], ready)
+        if "validation" in record:
+            self.controller = self.controller.after_epoch(rates, record["validation"]["rates"])
+
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        order = np.random.default_rng([child_seed(self.settings.seed, "order"), epoch]).permutation(self.num_data)
-        return order[: self.per_epoch * self.batch].reshape(self.per_epoch, self.batch)
+        if epoch != self.ordered[0]:
+            self.ordered = epoch, epoch_order(self.settings, self.num_data, epoch)
+        return self.ordered[1]
 
     def _validate(self, epoch: int, step: int) -> dict[str, Any]:
-        # At the final betas and with the same noise every time, so that epochs compare.
-        seed = child_seed(self.settings.seed, "evaluation")
-        terms = self.engine.evaluate(self.loss, self.validation, self.final_betas, seed=seed)
+        # At the betas that the fit is to end with, and with the same noise every time, so that epochs compare.
+        seed, steered = child_seed(self.settings.seed, "evaluation"), self.controller.betas
+        betas = {site: float(values[-1]) * steered.get(site, 1.0) for site, values in self.betas.items()}
+        terms = self.engine.evaluate(self.loss, self.validation, betas, seed=seed)
         if not _all_finite(terms):
             raise self._fault(f"in validation {_name_fault(terms, self.engine)}", step)
-        best = self.progress.best_loss
-        if best is None or terms["loss"] < best:
-            self.progress.best_loss, self.progress.best_epoch = terms["loss"], epoch
+        record = nested(terms)
+        best, loss = self.progress.best_loss, self.controller.lagrangian(terms["loss"])
+        if is_held(self.target_rates, record["rates"]) and (best is None or loss < best):
+            self.progress.best_loss, self.progress.best_epoch, self.progress.best_betas = loss, epoch, steered
             self.best = self.engine.parameters()
-        waited = epoch - max(self.progress.best_epoch, math.ceil(self.settings.beta_warmup))
+        waited = epoch - max(self.progress.best_epoch, self.warmup)
         self.progress.stopped = 0 < self.settings.patience <= waited
-        return nested(terms)
+        return record
 
     def _find_fault(self, first: int, indices: NDArray[np.int64], betas: Arrays) -> Fault:
         """Repeat a block step by step up to the fault, go back to before it, and name it."""
@@ -213,6 +246,7 @@ class TrainingLoop:
         self.pending.clear()
         arrays = {f"state/{key}": value for key, value in self.engine.state().items()}
         arrays |= {f"best/{key}": value for key, value in self.best.items()}
+        arrays |= {f"controller/{key}": value for key, value in self.controller.state().items()}
         name = name or checkpoint_name(self.progress.steps)
         self.folder.write_checkpoint(name, arrays, {"progress": asdict(self.progress)})
         for old in [n for n in self.folder.checkpoints() if n.isdigit() and n != name][:-1]:
@@ -228,11 +262,25 @@ class TrainingLoop:
         self.progress = Progress(**meta["progress"])
         self.engine.load_state(_part(arrays, "state/"))
         self.best = _part(arrays, "best/")
+        self.controller = self.controller.with_state(_part(arrays, "controller/"))
         self.folder.truncate_metrics(self.progress.records)
 
 
+def epoch_order(settings: FitSettings, num_data: int, epoch: int) -> NDArray[np.int64]:
+    """Indices of the training data in each step of an epoch, (steps, batch).
+
+    Args:
+        settings: Seed and batch size.
+        num_data: Number of training data.
+        epoch: The epoch, counted from 0.
+    """
+    steps, batch = settings.steps_per_epoch(num_data), settings.batch(num_data)
+    order = np.random.default_rng([child_seed(settings.seed, "order"), epoch]).permutation(num_data)
+    return order[: steps * batch].reshape(steps, batch)
+
+
 @contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
+def noted_interrupts() -> Iterator[list[int]]:
     """Remember each Ctrl-C, because JAX can swallow the exception that it raises."""
     seen: list[int] = []
 

@@ -18,9 +18,11 @@ from ppl_vae.errors import InputError
 from ppl_vae.nets.bridge import flatten_params, unflatten_params
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
-from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram, never_trained
+from ppl_vae.objective.numpyro_dependence import never_trained
+from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
 from ppl_vae.objective.objective import never_trained_notes
 from ppl_vae.objective.sites import Traces
+from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
 from ppl_vae.training.seeds import child_seed
@@ -95,6 +97,7 @@ class NumPyroEngine:
         self.term_names, self.how = terms.names, dict(terms.how)
         probe = probe_betas(self.latents)
         traces = self._trial(some, betas=probe, data_plate=loss.data_plate)
+        self.split = find_split(traces, self._program(some, state.rng_key, constrained, betas=probe))
         traces.check_data_plate(loss.data_plate)
         traces.check_betas(probe)
         self.notes += self._untrained(traces, partial(self._terms, loss, state.rng_key, x=some, betas=betas))
@@ -102,7 +105,7 @@ class NumPyroEngine:
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
         self.svi_state = SVIState(jax.jit(self.svi.optim.init)(params), mutable, state.rng_key)
-        self._scan = jax.jit(self._scan_block)
+        self._scan = jax.jit(self.scan_block)
 
     def _untrained(self, traces: Traces, terms: Any) -> list[str]:
         """Notes on what no step will train."""
@@ -120,7 +123,8 @@ class NumPyroEngine:
         x, indices = self._rows(indices)
         weights = {site: betas[site].astype(x.dtype) for site in self.latents}
         steps = np.arange(first_step, first_step + len(indices), dtype=np.int32)
-        self.svi_state, terms = self._scan(self.svi_state, x, (indices.astype(np.int32), steps, weights))
+        inputs = (indices.astype(np.int32), steps, weights)
+        self.svi_state, terms = self._scan(self.svi_state, x, self.batch_noise, inputs)
         return dict(zip(self.term_names, np.asarray(terms, np.float64).T, strict=True))
 
     def _rows(self, indices: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:
@@ -129,8 +133,23 @@ class NumPyroEngine:
             return self.x, indices
         return self._on_device(self.x[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
 
-    def _scan_block(self, state: SVIState, x: Array, inputs: Any) -> Any:
-        noise = jax.random.key(child_seed(self.seed, "binarise batches"))
+    @property
+    def batch_noise(self) -> Array:
+        """Random key that batches are binarised with."""
+        return jax.random.key(child_seed(self.seed, "binarise batches"))
+
+    def scan_block(self, state: SVIState, x: Array, noise: Array, inputs: Any) -> Any:
+        """A block of steps as a pure function, which a sweep vectorises over runs.
+
+        Args:
+            state: The state before.
+            x: Training data.
+            noise: See ``batch_noise``.
+            inputs: Of each step the rows of its batch (steps, batch), its number, its betas by site.
+
+        Returns:
+            The state after, and the terms of each step, (steps, terms).
+        """
 
         def step(state: SVIState, row: Any) -> tuple[SVIState, Any]:
             index, number, betas = row
@@ -218,13 +237,16 @@ class NumPyroEngine:
         rules = {"draw": None, "mean": lambda name, fn: fn.mean, "given": lambda name, fn: given[name]}
         return inspect(self._program(x, key, params, latents=rules[mode]), draw_x=draw_x)
 
-    def generate(self, num_draws: int, *, seed: int) -> Generation:
+    def generate(
+        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+    ) -> Generation:
         """Draws from the model; see ``engine.Engine``."""
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape)))
-        return jax.tree.map(np.asarray, self._generate(self._params(), jax.random.key(seed), shapes))
+        given = {name: self._on_device(value) for name, value in (latents or {}).items()}
+        return jax.tree.map(np.asarray, self._generate(self._params(), jax.random.key(seed), shapes, given))
 
-    def _generate_like(self, params: Any, key: Array, x: Array) -> Generation:
-        return read_generation(self._program(x, key, params).generate(), self.observed)
+    def _generate_like(self, params: Any, key: Array, x: Array, given: Mapping[str, Array]) -> Generation:
+        return read_generation(self._program(x, key, params).generate(given), self.observed)
 
     def _program(
         self, x: Array, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any

@@ -17,6 +17,7 @@ from ppl_vae.nets.parameters import check_names
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.objective import never_trained_notes
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram, never_trained
+from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
@@ -90,7 +91,9 @@ class PyroEngine:
         with self._on_trial(0):
             batch = self._batch(self._on_device(x[:2]))
             probe = probe_betas(self.latents)
-            traces = self._program(batch, betas=probe, data_plate=loss.data_plate).run()
+            run = self._program(batch, betas=probe, data_plate=loss.data_plate)
+            traces = run.run()
+            self.split = find_split(traces, run)
             traces.check_data_plate(loss.data_plate)
             traces.check_betas(probe)
             terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
@@ -249,12 +252,15 @@ class PyroEngine:
             return _to_numpy(inspect(self._program(self._on_device(x), latents=rule), draw_x=draw_x))
 
     @torch.no_grad()
-    def generate(self, num_draws: int, *, seed: int) -> Generation:
+    def generate(
+        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+    ) -> Generation:
         """Draws from the model; see ``engine.Engine``."""
         self.program.eval()
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape), np.float32))
+        given = {name: self._on_device(value) for name, value in (latents or {}).items()}
         with forked(self.device, seed), pyro.validation_enabled(False):
-            return _to_numpy(read_generation(self._program(shapes).generate(), self.observed))
+            return _to_numpy(read_generation(self._program(shapes).generate(given), self.observed))
 
     def _program(self, x: Tensor, *, betas: Mapping[str, float] | None = None, **options: Any) -> PyroProgram:
         arguments = {"betas": UnitBetas() if betas is None else betas}

@@ -78,7 +78,8 @@ def run_page(run: Any) -> str:
     record = run.record
     model, data, settings = record["model"], record["data"], record["settings"]
     sizes = "/".join(str(data["splits"][split]) for split in SPLITS)
-    betas = ", ".join(f"{site}={beta:g}" for site, beta in record["betas"].items())
+    final = record.get("final_betas", record["betas"])
+    betas = ", ".join(f"{site}={beta:.4g}" for site, beta in final.items())
     options = "  ".join(f"{name}={value}" for name, value in model["options"].items())
     epochs = f"epochs={settings['epochs']}" + (" (stopped early)" if record["stopped_early"] else "")
     dead = [site for site, active in record["result"]["active_units"]["test"].items() if not active]
@@ -93,9 +94,10 @@ def run_page(run: Any) -> str:
     return "\n".join(
         [
             f"{model['name']} ({model['backend']})  data={data['name']} n={sizes} binarise={settings['binarise']}",
-            f"loss={record['loss']['name']}  beta {betas}  {epochs}  best epoch {record['best_epoch']}  "
+            f"loss={record['loss']['name']}  beta {betas}  {epochs}  best epoch {record['best_epoch'] or 'none'}  "
             f"selected={settings['select']}  seed={settings['seed']}",
             options,
+            *_target_lines(record),
             result_table(record["result"], num_units),
             *_bits_lines(record["result"]),
             f"rates: {', '.join(f'{site} {how}' for site, how in record['how'].items())}; active units: variance "
@@ -104,6 +106,14 @@ def run_page(run: Any) -> str:
             f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
         ]
     )
+
+
+def _target_lines(record: Mapping[str, Any]) -> list[str]:
+    if not record.get("target_rates"):
+        return []
+    reached = record["reached_rates"]
+    pairs = [f"{name} {rate:g} (reached {reached[name]:.4g})" for name, rate in record["target_rates"].items()]
+    return [f"target rates, validation over the last tenth of the epochs: {', '.join(pairs)}; beta was found"]
 
 
 def _bits_lines(result: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically, write_json
 from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
 from ppl_vae.plugins import Backend
-from ppl_vae.training.engine import Device, Engine
+from ppl_vae.training.engine import Device, Engine, chunks
 from ppl_vae.training.prepared import Prepared, evenly_spaced
 from ppl_vae.training.programs import Program, make_engine
 from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record, rebuild_program
@@ -140,9 +140,11 @@ class Run:
         if num_draws < 1:
             raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
         check_seed(seed)
+        parts = chunks(num_draws, 1024)  # the decoder's activations are many times as large as x
         # JAX keys take 32 bits.
-        generated = self.engine.generate(num_draws, seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        return generated.x if noise else generated.mean
+        seeds = np.random.SeedSequence(seed).generate_state(len(parts)).tolist()
+        drawn = [self.engine.generate(p.stop - p.start, seed=s) for p, s in zip(parts, seeds, strict=True)]
+        return np.concatenate([part.x if noise else part.mean for part in drawn])
 
     def log_px(self, x: Any, *, num_draws: int = 1000, seed: int = 0) -> Any:
         """Importance-weighted estimate of log p(x) per datum, in nats.

@@ -1,7 +1,7 @@
 """How a model is fitted: everything beside the model, the loss and the data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError
-from ppl_vae.options import check_options, options_of
+from ppl_vae.options import check_options, options_of, parse_assignments
 from ppl_vae.training.engine import Device
 from ppl_vae.training.schedules import BetaSchedule, LearningRateKind, handler_beta, learning_rates
 
-__all__ = ["FitSettings", "beta_by_site", "final_betas", "settings_from"]
+__all__ = ["FitSettings", "beta_by_site", "check_site", "final_betas", "settings_from"]
 
 # Schedules hold a number for each step.
 MAX_STEPS = 10**8
@@ -32,6 +32,7 @@ class FitSettings:
         learning_rate_warmup: Epochs over which it rises to its value.
         clip_norm: Largest norm of the gradient; 0 sets no bound.
         beta_warmup: Epochs over which each beta rises from 0 to its value.
+        beta_warmup_sites: Other epochs for the betas of single sites, such as z1=5,z2=20.
         patience: Epochs without a better validation loss after which the fit stops; 0 never stops.
         select: Whether the result is the epoch with the best validation loss, or the last one.
         binarise: How grey values become zeros and ones; sample draws training data anew for each batch.
@@ -52,6 +53,7 @@ class FitSettings:
     learning_rate_warmup: float = 0.0
     clip_norm: float = 0.0
     beta_warmup: float = 0.0
+    beta_warmup_sites: str = ""
     patience: int = 0
     select: Literal["best", "last"] = "best"
     binarise: Literal["none", "threshold", "sample"] = "none"
@@ -74,6 +76,7 @@ class FitSettings:
             self._check(name, 0)
         if self.seed >= 2**32:
             raise InputError(f"seed must be below 2**32, but it is {self.seed}; choose a smaller number")
+        self._own_warmups()
 
     def _check(self, name: str, least: int) -> None:
         value = getattr(self, name)
@@ -135,6 +138,43 @@ class FitSettings:
             warmup_steps=round(self.learning_rate_warmup * per_epoch),
         )
 
+    def warmups(self, sites: Sequence[str]) -> dict[str, float]:
+        """Epochs over which the beta of each site rises.
+
+        Args:
+            sites: The latent sites of the model.
+
+        Raises:
+            InputError: A warm-up does not end within the run, or names a site that does not exist.
+        """
+        own = self._own_warmups()
+        for site in own:
+            check_site("beta_warmup_sites", site, sites)
+        common = {site: ("beta_warmup", self.beta_warmup) for site in sites}
+        named = {**common, **{site: (f"beta_warmup_sites of {site}", epochs) for site, epochs in own.items()}}
+        for name, epochs in named.values():
+            if epochs >= self.epochs:
+                raise InputError(
+                    f"{name} must end before the last epoch, but it takes {epochs:g} epochs and epochs is "
+                    f"{self.epochs}: beta would never reach its value; shorten the warm-up or train longer"
+                )
+        return {site: epochs for site, (_, epochs) in named.items()}
+
+    def _own_warmups(self) -> dict[str, float]:
+        texts = self.beta_warmup_sites.split(",") if self.beta_warmup_sites else []
+        warmups = {}
+        for site, text in parse_assignments(texts, "beta_warmup_sites").items():
+            try:
+                warmups[site] = float(text)
+            except ValueError:
+                warmups[site] = math.nan
+            if not 0.0 <= warmups[site] < math.inf:
+                raise InputError(
+                    f"beta_warmup_sites of {site} must be a number of epochs, 0 or more and finite, but it is "
+                    f"{text!r}; write for instance {site}=5"
+                )
+        return warmups
+
     def betas(self, targets: Mapping[str, float], num_data: int) -> dict[str, NDArray[np.float64]]:
         """Beta of every step of the run by site, as the handlers take them.
 
@@ -143,17 +183,13 @@ class FitSettings:
             num_data: Number of training data.
 
         Raises:
-            InputError: A warm-up does not end within the run, or a beta is negative.
+            InputError: A warm-up does not end within the run or names no site, or a beta is negative.
         """
         per_epoch = self.steps_per_epoch(num_data)
         num_steps = self.num_steps(num_data)
-        if self.beta_warmup >= self.epochs:
-            raise InputError(
-                f"beta_warmup must end before the last epoch, but it takes {self.beta_warmup:g} epochs and epochs "
-                f"is {self.epochs}: beta would never reach its value; shorten the warm-up or train longer"
-            )
+        warmups = self.warmups(list(targets))
         schedules = {
-            site: BetaSchedule(target, warmup_steps=round(self.beta_warmup * per_epoch))
+            site: BetaSchedule(target, warmup_steps=round(warmups[site] * per_epoch))
             for site, target in targets.items()
         }
         for schedule in schedules.values():
@@ -194,13 +230,30 @@ def beta_by_site(beta: float | Mapping[str, Any], sites: list[str]) -> dict[str,
     """
     given = dict(beta) if isinstance(beta, Mapping) else dict.fromkeys(sites, beta)
     for site in given:
-        if site not in sites:
-            close = get_close_matches(site, sites, n=1)
-            raise InputError(
-                f"beta must name latent sites of the model, which are {', '.join(sites)}, but it names {site!r}; "
-                f"{f'did you mean {close[0]}?' if close else 'name one of them'}"
-            )
+        check_site("beta", site, sites)
     return {site: _number(site, given.get(site, 1.0)) for site in sites}
+
+
+def check_site(argument: str, name: str, sites: Sequence[str], *, also: Sequence[str] = ()) -> None:
+    """Refuse a name that is none of the latent sites.
+
+    Args:
+        argument: The argument that names it, for the message.
+        name: The name.
+        sites: The latent sites of the model.
+        also: What else it may be.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    if name in (*sites, *also):
+        return
+    close = get_close_matches(name, [*sites, *also], n=1)
+    raise InputError(
+        f"{argument} must name latent sites of the model, which are {', '.join(sites)}"
+        f"{''.join(f', or {other}' for other in also)}, but it names {name!r}; "
+        f"{f'did you mean {close[0]}?' if close else 'name one of them'}"
+    )
 
 
 def _number(site: str, beta: Any) -> float:

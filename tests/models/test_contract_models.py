@@ -20,7 +20,16 @@ FILES = sorted(path.stem for path in (ROOT / "models").glob("*.py"))
 VARIANTS = sorted({stem.rpartition("_")[0] for stem in FILES})
 # Images, small but large enough for convolutions.
 SHAPE = (6, 8)
-SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1, "num_channels": 2, "num_mixtures": 2}
+SMALL = {
+    "latent_dim": 2,
+    "latent_dims": [2, 3],
+    "hidden_dim": 5,
+    "num_hidden": 1,
+    "num_channels": 2,
+    "num_mixtures": 2,
+}
+# What a switch needs beside it.
+WITH = {"map_latent": {"net": "conv"}}
 # Binary data suit every likelihood.
 X = np.random.default_rng(8).integers(0, 2, (4, *SHAPE)).astype(float)
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -102,17 +111,19 @@ def test_programs_take_data_a_condition_and_betas(ppl, variant):
 
 
 def option_sets(variant):
-    """A variant with no number at its default, and with each switch and each choice of its options in turn."""
+    """Options under which each number leaves its default, each switch is set, and each choice is made, once."""
     options = options_of(variant, "pyro")
     numbers = {name: 0.7 * o.default for name, o in options.items() if o.annotation is float}
-    switches = [{name: not o.default} for name, o in options.items() if o.annotation is bool]
-    choices = [
-        {name: choice}
+    switches = [{name: not o.default} | WITH.get(name, {}) for name, o in options.items() if o.annotation is bool]
+    others = {
+        name: [choice for choice in get_args(o.annotation) if choice != o.default]
         for name, o in options.items()
-        if get_origin(o.annotation) is Literal
-        for choice in get_args(o.annotation)
-        if choice != o.default
-    ]
+        # Presets ask for images of their own size, see tests/ppl_vae/nets/test_levels.py.
+        if get_origin(o.annotation) is Literal and name != "preset"
+    }
+    # Choices of different options go together, so that there are few programs to compile.
+    rows = range(max(map(len, others.values()), default=0))
+    choices = [{name: some[row % len(some)] for name, some in others.items()} for row in rows]
     return [numbers | change for change in ({}, *switches, *choices)]
 
 

@@ -430,6 +430,8 @@ class NoEngine:
 
     latents, observed, device_name = ("z",), "x", "cpu"
     notes: list[str] = []
+    split = SimpleNamespace(check=lambda betas: None)
+    how: dict[str, str] = {}
 
     def prepare_training(self, *args):
         pass

@@ -131,8 +131,9 @@ def test_options_of_an_import_are_passed_on(command, images):
 @pytest.mark.parametrize("source", ["digits", "x.npy"])
 def test_a_preview_of_data_that_need_no_import(command, source):
     np.save("x.npy", np.random.default_rng(0).normal(size=(20, 3)))
-    assert command("data", "preview", source, "--num=6", "--seed=1").out == "wrote sheet.png\n"
-    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    sheet = f"{Path(source).stem}-sheet.png"
+    assert command("data", "preview", source, "--num=6", "--seed=1").out == f"wrote {sheet}\n"
+    assert Path(sheet).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_fetch_is_stored_like_an_import(command, monkeypatch):
@@ -170,7 +171,7 @@ def test_a_fetch_without_a_network_is_one_message(command, monkeypatch):
         (["preview", "digit"], "did you mean digits"),
         (["preview", "digits", "--num=0"], "num must be 1 or more"),
         (["preview", "digits", "--seed=-1"], "seed must be an integer of 0 or more"),
-        (["preview", "digits", "--out=none/a.png"], "cannot write none/a.png"),
+        (["preview", "digits", "--out=none/a.png"], "out must be in a folder that exists, but none is none"),
         (["list", "more"], "unexpected extra argument"),
         (["lists"], "No such command 'lists'"),
     ],

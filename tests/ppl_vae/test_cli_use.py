@@ -138,7 +138,15 @@ class TestSample:
 
 class TestComplete:
     def test_a_pattern(self, command, run):
-        words = ["--split=validation", "--missing=bottom", *FAST, "--seed=5", "--out=c.npz", "--json"]
+        words = [
+            "--split=validation",
+            "--missing=bottom",
+            *FAST,
+            "--seed=5",
+            "--out=c.npz",
+            "--json",
+            "--max-data=0",
+        ]
         done = command("complete", *words)
         summary, found = json.loads(done.out), arrays_of("c.npz")
         assert "completing" in done.err
@@ -150,6 +158,15 @@ class TestComplete:
         assert found["draws"][:, :, :4].tobytes() == np.stack([x[:, :4]] * 2).tobytes()
         for name, value in python.summary().items():
             assert summary[name] == pytest.approx(value)
+
+    def test_some_of_the_runs_own_data(self, command, run):
+        done = command("complete", "--missing=top", *FAST, "--max-data=5", "--out=c.npz")
+        x, labels = run.data.split("test"), run.data.labels("test")
+        rows = np.linspace(0, len(x) - 1, 5).astype(int)
+        found = arrays_of("c.npz")
+        np.testing.assert_array_equal(found["mean"][:, 4:], x[rows, 4:])
+        np.testing.assert_array_equal(found["y"], labels[rows])
+        assert f"5 of {len(x)}" in done.out
 
     def test_nan_in_a_file_and_a_mask(self, command):
         x = toy_data(4)[0].copy()

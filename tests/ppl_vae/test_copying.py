@@ -255,7 +255,7 @@ class ELBO(elbo.ELBO):
 
 LOSSES = {
     "syntax": (
-        ("def build_loss(*,", "def build_loss(*,,"),
+        ("def build_loss(", "def build_loss(*,,"),
         r"loss .*mine_\w+.py must run, but line \d+ raises Syntax",
     ),
     "no build_loss": (("def build_loss(", "def make_loss("), r"mine_\w+.py must define build_loss\(...\)"),

@@ -4,6 +4,7 @@ A set named N lies in ``data/N`` of the cache folder: ``x.npy``, ``labels.npy`` 
 ``about.json``, which says what it is and where it came from. Images of 8 bits lie there as bytes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ from ppl_vae.files import TEMPORARY_PREFIX, storage_errors, strict_json
 __all__ = ["Packed", "cache_folder", "pack", "read_about", "read_stored", "store", "stored_names"]
 
 SCHEMA_VERSION = 1
-ABOUT, LOCK = "about.json", ".lock"
+ABOUT, LOCK, OLD_SUFFIX = "about.json", ".lock", ".old"
 LOCK_SECONDS = 600.0
 BLOCK_BYTES = 2**24
 
@@ -169,10 +170,11 @@ def store(name: str, packed: Packed, about: Mapping[str, Any]) -> dict[str, Any]
 
 def _write(path: Path, content: NDArray[Any] | bytes) -> int:
     with path.open("xb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            np.save(file, content, allow_pickle=False)
+        try:
+            file.write(content) if isinstance(content, bytes) else np.save(file, content, allow_pickle=False)
+        except OSError as error:
+            # NumPy says how much was written, not why no more.
+            raise error if error.errno else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         file.flush()
         os.fsync(file.fileno())
     return path.stat().st_size
@@ -180,7 +182,7 @@ def _write(path: Path, content: NDArray[Any] | bytes) -> int:
 
 def _replace(folder: Path, by: Path) -> None:
     """Rename ``by`` to ``folder``; what was there goes last, and comes back when the renaming fails."""
-    old = by.with_name(f"{by.name}-old")
+    old = by.with_name(f"{by.name}{OLD_SUFFIX}")
     replaces = folder.exists()
     if replaces:
         folder.rename(old)
@@ -208,6 +210,11 @@ def _locked() -> Iterator[Path]:
                 "wait until it ends"
             ) from error
     try:
+        for old in data.glob(f"{TEMPORARY_PREFIX}*{OLD_SUFFIX}"):
+            # A writer that was killed between its two renames left the set under this name alone.
+            target = data / old.name.removesuffix(OLD_SUFFIX).split("-", 2)[2]
+            if not target.exists():
+                old.rename(target)
         for leftover in data.glob(f"{TEMPORARY_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield data
@@ -228,7 +235,7 @@ def read_about(name: str) -> dict[str, Any]:
         if about["schema_version"] != SCHEMA_VERSION or about["name"] != name:
             raise ValueError(f"schema_version {about['schema_version']}, name {about['name']!r}")
         return {**about, "shape": tuple(about["shape"])}
-    except (InputError, LookupError, TypeError, ValueError) as error:
+    except (InputError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not path.exists():
             raise InputError(_missing(name)) from error
         raise _damaged(name, f"{ABOUT}: {error}") from error

@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data._dataset import Raw
-from ppl_vae.data._rows import FileRows
+from ppl_vae.data._rows import FileRows, stays_on_disk
 from ppl_vae.data.readers.csv_table import read_csv
 from ppl_vae.data.readers.hdf5 import read_hdf5
 from ppl_vae.errors import InputError
 
 __all__ = ["READERS", "read_file"]
-
-# Files whose data would take more memory than this, as float32, are read as a fit needs them.
-STREAM_ABOVE = 2**29
 
 # What NumPy, zipfile and pandas raise at a broken file, found by fuzzing. RuntimeError is an encrypted
 # archive or one packed by an unknown method, MemoryError a file that does not fit.
@@ -87,7 +84,7 @@ def _read_npy(path: Path) -> Raw:
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
         shape, in_columns, dtype = _read_header(file, num_bytes)
-        if 4 * math.prod(shape) <= STREAM_ABOVE or dtype.kind not in "biuf":
+        if not stays_on_disk(shape, dtype):
             return Raw(_read_array(file, num_bytes))
         if in_columns:
             raise ValueError("it is too large for memory and stored by columns, not by rows")

@@ -1,5 +1,6 @@
 """HDF5 files: AnnData (.h5ad, cells by genes) in its three layouts, and plain ones (.h5, .hdf5)."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data._dataset import Raw
+from ppl_vae.data._rows import FileRows, stays_on_disk
 from ppl_vae.data.readers.folders import readable
 from ppl_vae.errors import InputError
 
@@ -44,7 +46,7 @@ def read_hdf5(path: Path, *, label: str | None = None) -> Raw:
         if label is not None and label not in datasets:
             raise InputError(f"label must be a dataset of {path}, but {label!r} is none; {_held(datasets)}")
         y = datasets.get(label or "y")
-        return Raw(x[()], None if y is None else _values(y))
+        return Raw(_rows(x, path), None if y is None else _values(y))
 
 
 def _datasets(file: Any) -> dict[str, Any]:
@@ -73,13 +75,33 @@ def _only_array(datasets: dict[str, Any], path: Path) -> Any:
     return arrays[0]
 
 
-def _matrix(file: Any, path: Path) -> NDArray[Any]:
+def _rows(dataset: Any, path: Path) -> Any:
+    """All of a dense dataset, or, where it is large and lies in one piece, its rows on the disk."""
+    offset = dataset.id.get_offset()  # None for one in chunks
+    if stays_on_disk(dataset.shape, dataset.dtype) and offset is not None:
+        return FileRows(path, offset, dataset.shape, dataset.dtype)
+    _check_size(
+        dataset.shape, path, "write it without chunks and compression, or as .npy, and it stays on the disk"
+    )
+    return np.asarray(dataset[()])
+
+
+def _check_size(shape: tuple[int, ...], path: Path, remedy: str) -> None:
+    num_bytes = 4 * math.prod(shape)
+    if num_bytes > _MAX_DENSE_BYTES:
+        raise InputError(
+            f"source {path} must need at most {_MAX_DENSE_BYTES / 1e9:g} GB as a dense matrix, but its "
+            f"{' x '.join(map(str, shape))} entries need {num_bytes / 1e9:.1f} GB; {remedy}"
+        )
+
+
+def _matrix(file: Any, path: Path) -> Any:
     """Cells by genes."""
     import h5py
 
     x = file.get("X")
     if isinstance(x, h5py.Dataset) and len(x.shape or ()) == 2:
-        return np.asarray(x[()])
+        return _rows(x, path)
     if isinstance(x, h5py.Group) and {"data", "indices", "indptr"} <= set(x):
         return _dense(x, path)
     raise InputError(
@@ -97,13 +119,7 @@ def _dense(group: Any, path: Path) -> NDArray[np.float32]:
     shape = tuple(int(length) for length in attrs.get("shape", attrs.get("h5sparse_shape", ())))
     if form not in ("csr", "csc") or len(shape) != 2:
         raise InputError(f"source {path} must hold a sparse X as csr or csc, but it is {form} of shape {shape}")
-    num_bytes = 4 * shape[0] * shape[1]
-    if num_bytes > _MAX_DENSE_BYTES:
-        raise InputError(
-            f"source {path} must need at most {_MAX_DENSE_BYTES / 1e9:g} GB as a dense matrix, but its "
-            f"{shape[0]} x {shape[1]} entries need {num_bytes / 1e9:.1f} GB; keep the most variable "
-            "genes or fewer cells"
-        )
+    _check_size(shape, path, "keep the most variable genes or fewer cells")
     with np.errstate(over="ignore"):
         data = group["data"][()].astype(np.float32)
     build = sparse.csr_matrix if form == "csr" else sparse.csc_matrix

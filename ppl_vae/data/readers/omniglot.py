@@ -6,7 +6,7 @@ import numpy as np
 
 from ppl_vae.data._dataset import Raw
 from ppl_vae.data.readers.folders import leaf_files, listing
-from ppl_vae.data.readers.image_folder import IMAGE_SUFFIXES, stack_images
+from ppl_vae.data.readers.image_folder import IMAGE_SUFFIXES, stack_images, to_unit
 from ppl_vae.errors import InputError
 
 __all__ = ["read_omniglot"]
@@ -32,7 +32,9 @@ def read_omniglot(path: Path, *, size: int = 28) -> Raw:
     if x.ndim != 3:
         raise InputError(f"source {path} must hold grey drawings, but {files[0]} is in colour; convert them")
     labels = [f"{file.parents[1].name}/{file.parent.name}" for file in files]
-    return Raw(1.0 - x, np.array(labels), len(evaluation))
+    # Inverted as bytes: 1 - k / 255 is not (255 - k) / 255 to the last bit.
+    ink = to_unit((255 - np.rint(x * 255)).astype(np.uint8))
+    return Raw(ink, np.array(labels), len(evaluation))
 
 
 def _files(part: Path) -> list[Path]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import ppl_vae.data._rows as rows_module
-import ppl_vae.data.readers.files as files_module
 from ppl_vae.data import BinarisedRows, SelectedRows, binarise, load, make_splits, row_blocks
 from ppl_vae.errors import InputError
 
@@ -16,7 +15,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch):
     """Any file of more than 100 bytes is streamed, in blocks of 3 rows."""
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 100)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 100)
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 3 * 4 * 6)
 
 
@@ -30,22 +29,30 @@ def test_a_streamed_file_gives_the_data_of_memory(tmp_path, dtype, monkeypatch):
     x = (RNG.random((20, 2, 3)) * 9).astype(dtype)
     path = saved(tmp_path, x)
     streamed = load(path)
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 2**29)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 2**29)
     held = load(path)
     assert (streamed.is_in_memory, held.is_in_memory) == (False, True)
     assert (streamed.data_shape, streamed.num_data) == (held.data_shape, held.num_data) == ((2, 3), 20)
     assert streamed.fingerprint == held.fingerprint
-    for rows in (
+    mask = np.arange(20) % 3 == 0
+    some = [
         slice(None),
         slice(4, 9),
         slice(0, 0),
         slice(15, 2, -3),
-        RNG.integers(20, size=7),
         np.array([7, 8, 9, 3]),
-    ):
+        np.array([-1, -20, 4]),
+    ]
+    for rows in (*some, RNG.integers(20, size=7), mask, np.array([], int), 3):
         found = streamed.x[rows]
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, x[rows].astype(np.float32))
+
+
+def test_rows_that_are_not_there_are_an_index_error(tmp_path):
+    rows = load(saved(tmp_path, RNG.random((20, 6)))).x
+    with pytest.raises(IndexError):
+        rows[np.array([3, 20])]
 
 
 def test_small_files_stay_in_memory(tmp_path):

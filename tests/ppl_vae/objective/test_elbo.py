@@ -99,41 +99,6 @@ def test_gradients_through_the_sampler_are_exact_within_their_error(ppl):
         assert abs(draws.mean() - gradient) < 4 * draws.std() / len(draws) ** 0.5 + 6e-5
 
 
-def bottom_up(ppl, x_scale=1.0, epsilon=0.3):
-    """z2 -> z1 -> x, but the guide draws z1 first: N(0, 1), then z2 around it."""
-
-    def model(x, betas):
-        with ppl.plate("data", len(x)):
-            with ppl.scale(scale=betas["z2"]):
-                z2 = ppl.sample("z2", ppl.dist.Normal(0.0 * x, 1.0))
-            with ppl.scale(scale=betas["z1"]):
-                z1 = ppl.sample("z1", ppl.dist.Normal(z2, epsilon))
-            ppl.sample("x", ppl.dist.Normal(z1, x_scale), obs=x)
-
-    def guide(x, betas):
-        with ppl.plate("data", len(x)):
-            with ppl.scale(scale=betas["z1"]):
-                z1 = ppl.sample("z1", ppl.dist.Normal(0.0 * x, 1.0))
-            with ppl.scale(scale=betas["z2"]):
-                ppl.sample("z2", ppl.dist.Normal(z1, epsilon))
-
-    return model, guide
-
-
-def test_a_bottom_up_guide_is_sampled_and_right(ppl):
-    betas, epsilon = {"z1": 1.0, "z2": 1.0}, 0.3
-    x = POINTS[:, 0]  # of variance 1
-    pair = bottom_up(ppl)
-    terms = ppl.terms(ELBO(), pair, ppl.array(x), noise=NOISE, betas=betas)
-    found = ppl.numbers(terms)
-    # By hand: the site terms are log eps and eps^2/2 - log eps, the distortion E(x - z1)^2 / 2 and a constant.
-    np.testing.assert_allclose(found["rate/z1"], log(epsilon), atol=1e-12)
-    np.testing.assert_allclose(found["rate/z2"], epsilon**2 / 2 - log(epsilon), atol=1e-12)
-    np.testing.assert_allclose(found["loss"], 0.5 * log(2 * pi) + 1.0 + epsilon**2 / 2, atol=1e-12)
-    # z2 comes last in the guide, so all its possible parents are there: only z1 must be sampled.
-    assert dict(terms.how) == {"z1": "sampled", "z2": "analytic"}
-
-
 def test_order_of_independent_latents_does_not_matter(ppl):
     def pair(names):
         def model(x):

@@ -72,7 +72,34 @@ class PlainEngine:
         self.load_state(snapshot)
 
 
-def make_loop(tmp_path, engine, *, report=None, folder=None, beta=1.0, **settings):
+class SteeredEngine(PlainEngine):
+    """Its rate follows 4 / (1 + beta) with a delay, and is a tenth larger in validation."""
+
+    rate = 0.5
+
+    def run_block(self, first_step, indices, betas):
+        terms = super().run_block(first_step, indices, betas)
+        for number, beta in enumerate(betas["z"]):
+            self.rate += 0.2 * (4.0 / (1.0 + beta) - self.rate)
+            terms["rate/z"][number] = self.rate
+        return terms
+
+    def evaluate(self, loss, x, betas, seed):
+        terms = super().evaluate(loss, x, betas, seed)
+        rate = 1.1 * self.rate
+        return {**terms, "rate/z": rate, "loss": terms["loss"] + betas["z"] * rate}
+
+    def state(self):
+        return {**super().state(), "rate": np.array(self.rate)}
+
+    snapshot = state
+
+    def load_state(self, arrays):
+        super().load_state(arrays)
+        self.rate = arrays["rate"].item()
+
+
+def make_loop(tmp_path, engine, *, report=None, folder=None, beta=1.0, target_rates=None, **settings):
     settings = FitSettings(**{"epochs": 4, "batch_size": 3, "checkpoint_seconds": 0.0, **settings})
     return TrainingLoop(
         engine,
@@ -82,6 +109,7 @@ def make_loop(tmp_path, engine, *, report=None, folder=None, beta=1.0, **setting
         betas=settings.betas({"z": beta}, NUM_DATA),
         num_data=NUM_DATA,
         validation="the validation data",
+        target_rates=target_rates,
         report=report,
     )
 
@@ -186,6 +214,54 @@ def test_stopping_waits_for_patience_and_the_warm_up(tmp_path, losses, patience,
     assert loop.progress.stopped == (epochs < 9)
 
 
+def test_targets_are_held_in_validation(tmp_path):
+    loop = make_loop(tmp_path, SteeredEngine(), epochs=300, checkpoint_seconds=1e6, target_rates={"z": 2.0})
+    loop.run()
+    last = metrics(loop)[-1]
+    assert last["validation"]["rates"]["z"] == pytest.approx(2.0, rel=1e-3)
+    # 1.1 * 4 / (1 + beta) = 2
+    assert last["betas"]["z"] == pytest.approx(1.2, rel=1e-2)
+
+
+def test_targets_wait_for_the_warm_up_and_scale_it(tmp_path):
+    loop = make_loop(tmp_path, SteeredEngine(), target_rates={"z": 2.0}, beta_warmup=2.0)
+    loop.run()
+    betas = [record["betas"]["z"] for record in metrics(loop)]
+    assert betas[:3] == pytest.approx([2 / 6, 5 / 6, 1.0])
+    assert betas[3] != 1.0
+
+
+def test_betas_move_after_blocks_of_few_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "CONTROL_BLOCK", 2)
+    loop = make_loop(tmp_path, SteeredEngine(), target_rates={"total": 2.0})
+    loop.run()
+    assert [record["step"] for record in metrics(loop)] == [2, 3, 5, 6, 8, 9, 11, 12]
+    assert len({record["betas"]["z"] for record in metrics(loop)}) == 8
+
+
+def test_the_best_epoch_is_the_best_that_held_the_targets(tmp_path):
+    class Rates(SteeredEngine):
+        def evaluate(self, loss, x, betas, seed):
+            distortion, rate = {3: (1.0, 9.0), 6: (3.0, 2.01), 9: (2.5, 1.99), 12: (2.0, 2.1)}[self.steps]
+            return {"loss": distortion + betas["z"] * rate, "distortion": distortion, "rate/z": rate}
+
+    loop = make_loop(tmp_path / "run", Rates(), target_rates={"z": 2.0})
+    kept = loop.run()
+    # Epoch 1 and 4 are more than 3 % off.
+    assert loop.progress.best_epoch == 3
+    beta = metrics(loop)[2]["betas"]["z"]
+    assert loop.progress.best_loss == pytest.approx(2.5 - 0.01 * beta)
+    assert loop.selected_betas == {"z": beta}
+    assert kept["w"] == loop.folder.read_checkpoint("000009")[0]["state/w"]
+
+
+def test_the_last_epoch_is_kept_where_none_held_the_targets(tmp_path):
+    loop = make_loop(tmp_path, SteeredEngine((1.0, 2.0, 3.0)), target_rates={"z": 100.0})
+    assert loop.run() == loop.engine.parameters()
+    assert loop.progress.best_epoch == 0
+    assert loop.selected_betas == loop.controller.betas
+
+
 def test_reports_come_after_each_block_with_the_share_done(tmp_path):
     reports = []
     loop = make_loop(tmp_path, PlainEngine(), report=lambda record, done: reports.append((record["epoch"], done)))
@@ -239,10 +315,11 @@ def eventful(method, events):
     return run
 
 
-def interrupted_run(path, number):
+def interrupted_run(path, number, engine, **settings):
     """A loop whose engine, report and every write of its folder are events; it ends by the n-th."""
     events = Interrupts(number)
-    loop = make_loop(path, PlainEngine((3.0, 1.0, 2.0), events), report=lambda record, done: events("report"))
+    report = lambda record, done: events("report")  # noqa: E731
+    loop = make_loop(path, engine((3.0, 1.0, 2.0), events), report=report, **settings)
     folder = loop.folder
     for name in ("append_metrics", "write_checkpoint", "remove_checkpoint"):
         object.__setattr__(folder, name, eventful(getattr(folder, name), events))
@@ -250,21 +327,25 @@ def interrupted_run(path, number):
     return events.count
 
 
-def test_an_interrupt_anywhere_is_continued_to_the_same_end(tmp_path):
-    whole = make_loop(tmp_path / "whole", PlainEngine((3.0, 1.0, 2.0)))
+@pytest.mark.parametrize(
+    ("engine", "settings"), [(PlainEngine, {}), (SteeredEngine, {"target_rates": {"z": 2.0}, "beta_warmup": 1.0})]
+)
+def test_an_interrupt_anywhere_is_continued_to_the_same_end(tmp_path, engine, settings):
+    whole = make_loop(tmp_path / "whole", engine((3.0, 1.0, 2.0)), **settings)
     expected, records = whole.run(), metrics(whole)
-    number_of_events = interrupted_run(tmp_path / "count", 10**9)
+    number_of_events = interrupted_run(tmp_path / "count", 10**9, engine, **settings)
     assert number_of_events > 40
     for number in range(1, number_of_events + 1):
         path = tmp_path / f"at-{number}"
         with pytest.raises(KeyboardInterrupt):
-            interrupted_run(path, number)
+            interrupted_run(path, number, engine, **settings)
         folder = RunFolder.open(path / "run")
-        again = make_loop(path, PlainEngine((3.0, 1.0, 2.0)), folder=folder)
+        again = make_loop(path, engine((3.0, 1.0, 2.0)), folder=folder, **settings)
         again.load(folder.latest_checkpoint())
         assert again.run() == expected
         assert metrics(again) == records
         assert again.progress == whole.progress
+        assert again.controller.betas == whole.controller.betas
 
 
 class NonFiniteLoss(PlainEngine):

@@ -160,7 +160,12 @@ def test_a_missing_package_of_the_engine_is_named(monkeypatch):
 def test_a_loss_by_name_is_recorded(backend):
     loss = build_loss("elbo", backend, {"num_particles": "2"})
     assert loss.object.objective.num_particles == 2
-    assert loss.record["options"] == {"num_particles": 2, "data_plate": "data"}
+    assert loss.record["options"] == {
+        "num_particles": 2,
+        "free_bits": "0",
+        "allow_unbounded": False,
+        "data_plate": "data",
+    }
     assert (loss.record["name"], loss.record["file"], loss.record["base"]) == ("elbo", f"elbo_{backend}.py", None)
 
 

@@ -86,6 +86,40 @@ def test_betas_rise_step_by_step_and_stay():
     np.testing.assert_array_equal(betas["w"], np.full(8, SMALLEST_BETA))
 
 
+def test_single_sites_warm_up_over_epochs_of_their_own():
+    settings = FitSettings(epochs=4, batch_size=10, beta_warmup=1.0, beta_warmup_sites="z2=2,z3=0")
+    betas = settings.betas({"z1": 4.0, "z2": 4.0, "z3": 4.0}, 25)  # two steps an epoch
+    np.testing.assert_array_equal(betas["z1"], [SMALLEST_BETA, 2.0] + [4.0] * 6)
+    np.testing.assert_array_equal(betas["z2"], [SMALLEST_BETA, 1.0, 2.0, 3.0] + [4.0] * 4)
+    np.testing.assert_array_equal(betas["z3"], [4.0] * 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("5", "beta_warmup_sites must read key=value, but it is '5'"),
+        ("z1=1,", "beta_warmup_sites must read key=value, but it is ''"),
+        ("z1=1,z1=2", "beta_warmup_sites must set a key once, but z1 comes twice"),
+        ("z1=x", "beta_warmup_sites of z1 must be a number of epochs, .*, but it is 'x'; write for instance z1=5"),
+        ("z1=-1", "but it is '-1'"),
+        ("z1=nan", "but it is 'nan'"),
+        (
+            "zz=1",
+            r"beta_warmup_sites must name latent sites .*, which are z1, z2, but it names 'zz'; name one of",
+        ),
+        ("z2=3", "beta_warmup_sites of z2 must end before the last epoch, but it takes 3 epochs and epochs is 3"),
+    ],
+)
+def test_wrong_warm_ups_of_single_sites_are_refused(text, match):
+    with pytest.raises(InputError, match=match):
+        FitSettings(epochs=3, beta_warmup_sites=text).warmups(["z1", "z2"])
+
+
+def test_a_common_warm_up_that_no_site_takes_may_be_long():
+    settings = FitSettings(epochs=3, beta_warmup=9.0, beta_warmup_sites="z1=1,z2=2")
+    assert settings.warmups(["z1", "z2"]) == {"z1": 1.0, "z2": 2.0}
+
+
 def test_learning_rates_rise_over_epochs():
     settings = FitSettings(epochs=4, batch_size=10, learning_rate=0.1, learning_rate_warmup=2.0)
     np.testing.assert_allclose(settings.learning_rates(25)[:5], [0.025, 0.05, 0.075, 0.1, 0.1])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import ppl_vae.data._rows as rows_module
-import ppl_vae.data.readers.files as files_module
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
 from ppl_vae.training.fit import fit
@@ -34,7 +33,7 @@ def fitted(path, out, backend, **options):
 @BACKENDS
 def test_a_streamed_fit_is_the_fit_of_memory(path, tmp_path, backend, monkeypatch):
     held = fitted(path, tmp_path / "held", backend)
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     # 3 of the 7 steps of an epoch in a block; every split is evaluated whole.
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 70 * ROW_BYTES)
     streamed = fitted(path, tmp_path / "streamed", backend)
@@ -51,7 +50,7 @@ def test_a_streamed_fit_is_the_fit_of_memory(path, tmp_path, backend, monkeypatc
 
 @BACKENDS
 def test_evaluation_takes_what_a_block_holds_and_says_so(path, tmp_path, backend, monkeypatch):
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 30 * ROW_BYTES)
     run = fitted(path, tmp_path / "run", backend)
     assert run.record["notes"] == ["data are read from the disk; evaluated on 30 of 140 train, 30 of 40 test data"]
@@ -62,7 +61,7 @@ def test_evaluation_takes_what_a_block_holds_and_says_so(path, tmp_path, backend
 
 @pytest.mark.parametrize("how", ["threshold", "sample"])
 def test_grey_values_on_the_disk_are_binarised(tmp_path, how, monkeypatch):
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     np.save(tmp_path / "grey.npy", np.random.default_rng(0).random((60, 6)))
     run = fitted(tmp_path / "grey.npy", tmp_path / "run", "pyro", binarise=how, epochs=1, batch_size=10)
     assert set(np.unique(run.data.split("test"))) == {0.0, 1.0}
@@ -70,7 +69,7 @@ def test_grey_values_on_the_disk_are_binarised(tmp_path, how, monkeypatch):
 
 
 def test_a_file_that_changes_under_a_run_stops_it(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 30 * ROW_BYTES)
 
     def change(record, done):
@@ -91,7 +90,7 @@ WITHIN_3_GB = """
 import resource, sys
 import ppl_vae
 run = ppl_vae.fit("beta_vae", sys.argv[1], backend=sys.argv[2], epochs=1, batch_size=16384, likelihood="bernoulli",
-                  hidden_dim=8, latent_dim=2, num_hidden=1, device="cpu", out=sys.argv[3], log_px_data=100, test=0.6)
+                  hidden_dim=8, latent_dim=2, num_hidden=1, device="cpu", out=sys.argv[3], test=0.6)
 print(run.record["steps"], run.record["data"]["num_data"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -114,7 +113,7 @@ def test_20_gb_train_in_3_gb_of_memory(tmp_path, backend):
 
 
 def test_load_takes_labels_beside_a_streamed_file(path, monkeypatch):
-    monkeypatch.setattr(files_module, "STREAM_ABOVE", 0)
+    monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     dataset = load(path, labels=np.arange(200) % 2)
     assert dataset.labels is not None
     assert not dataset.is_in_memory

@@ -74,7 +74,7 @@ def test_packed_files_and_files_with_a_dot_are_the_same_files(folder, rename):
         content = path.read_bytes()
         path.unlink()
         name = rename(path.name)
-        path.with_name(name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        path.with_name(name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     about = import_data("mnist", folder)
     assert about["sha256"] == expected
     assert list(about["source_sha256"].values()) == [DIGESTS[name] for name in sorted(FILES)]
@@ -99,7 +99,7 @@ def test_a_file_that_is_not_the_original_is_named_with_both_digests(folder):
 
 def test_a_torn_gzip_file_is_one_message(folder):
     path = folder / "package" / "data" / "t10k-images-idx3-ubyte"
-    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes())[:-9])
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0)[:-9])
     path.unlink()
     with pytest.raises(
         InputError, match=r"ubyte.gz must be a whole gzip file, but it is not \(Compressed file ended"

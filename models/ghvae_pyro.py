@@ -1,0 +1,136 @@
+"""The generalised hierarchical VAE in Pyro: a top-down guide with a network of its own for every level.
+
+Source:
+    Xiao & Bamler, "Trading information between latents in hierarchical variational autoencoders", ICLR 2023,
+    arXiv:2302.04855.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.likelihoods.pyro_likelihoods import build_likelihood
+from ppl_vae.likelihoods.support import COUNTS, Likelihood, output_shape
+from ppl_vae.nets.levels import Levels, Preset, apply_preset
+from ppl_vae.nets.sizes import Activation, Net
+from ppl_vae.nets.torch_conditional import level_decoder, level_encoders, level_priors
+from ppl_vae.nets.torch_nets import local_module
+
+__all__ = ["GHVAE", "build"]
+
+DEFAULT_LOSS = "elbo"
+
+
+class GHVAE(nn.Module):
+    """z_L ~ N(0, I), z_l given z_(l+1), x given z_1; q(z_l given the levels above and x), diagonal Gaussians all.
+
+    Args:
+        levels: Sites, the top first, and sizes of the networks.
+        likelihood: Makes the decoder's output a distribution of x.
+        factorised: Whether the guide is q(z_l given x).
+    """
+
+    def __init__(self, levels: Levels, likelihood: nn.Module, *, factorised: bool) -> None:
+        super().__init__()
+        self.levels, self.factorised = levels, factorised
+        self.encoders = level_encoders(levels, factorised=factorised)
+        self.priors, self.decoder = level_priors(levels), level_decoder(levels)
+        self.likelihood = likelihood
+
+    def model(self, x: Tensor, c: Tensor | None = None, *, betas: Mapping[str, float]) -> None:
+        """Generate x (n, *data_shape), top first; ``betas`` weigh the rate of each level."""
+        local_module("priors", self.priors)
+        local_module("decoder", self.decoder)
+        local_module("likelihood", self.likelihood)
+        drawn: list[Tensor] = []
+        with pyro.plate("data", len(x)):
+            loc = x.new_zeros(len(x), *self.levels.shape(self.levels.sites[0]))
+            scale = loc + 1.0
+            for site in self.levels.sites:
+                if drawn:
+                    loc, scale = self.priors[site](drawn[-1])
+                with poutine.scale(scale=betas[site]):
+                    z = pyro.sample(site, dist.Normal(loc, scale).to_event(self.levels.event_dim(site)))
+                drawn.append(z)
+            outputs = self.decoder(drawn if self.levels.skips else drawn[-1:])
+            pyro.sample("x", self.likelihood(outputs), obs=x)
+
+    def guide(self, x: Tensor, c: Tensor | None = None, *, betas: Mapping[str, float]) -> None:
+        """Infer the levels from x, top first; the same weights as in the model, or the loss would be another."""
+        local_module("encoders", self.encoders)
+        drawn: list[Tensor] = []
+        with pyro.plate("data", len(x)):
+            for site in self.levels.sites:
+                loc, scale = self.encoders[site](x, [] if self.factorised else drawn)
+                with poutine.scale(scale=betas[site]):
+                    z = pyro.sample(site, dist.Normal(loc, scale).to_event(self.levels.event_dim(site)))
+                drawn.append(z)
+
+
+def build(
+    data_shape: tuple[int, ...],
+    *,
+    seed: int = 0,
+    latent_dims: list[int] = [16, 4],  # noqa: B006 (read only)
+    net: Net = "mlp",
+    hidden_dim: int = 128,
+    num_hidden: int = 2,
+    num_channels: int = 32,
+    activation: Activation = "relu",
+    map_latent: bool = False,
+    skips: bool = False,
+    factorised: bool = False,
+    prior_scale: float = 1.0,
+    preset: Preset = "none",
+    likelihood: Likelihood = "gaussian",
+    scale: float = 1.0,
+    learn_scale: bool = True,
+    num_mixtures: int = 10,
+) -> GHVAE:
+    """Build the model and guide.
+
+    Args:
+        data_shape: Shape of one datum.
+        seed: Seed of the initial weights.
+        latent_dims: Size of each level, the bottom one z1 first; of a map its channels.
+        net: Fully connected networks, or convolutions and one hidden dense layer for images.
+        hidden_dim: Units of each hidden dense layer.
+        num_hidden: Hidden layers of the MLPs, 0 for linear maps.
+        num_channels: Channels after the first convolution; each further one has twice as many, with a map as many.
+        activation: Nonlinearity of the hidden layers.
+        map_latent: Make z1 a map of small images, as wide as the last convolution's; it needs --net conv.
+        skips: Let the decoder see all levels, not z1 alone.
+        factorised: Let the guide of each level see x alone, not the levels above.
+        prior_scale: Factor of the standard deviations of p(z_l given z_(l+1)), below 1 for a narrow start.
+        preset: Sizes of the paper, z1 a map; overrides latent_dims and every option from net to map_latent.
+        likelihood: Distribution of x given z.
+        scale: Standard deviation of the Gaussian likelihood, the initial one if it is learned.
+        learn_scale: Learn the standard deviation of the Gaussian likelihood.
+        num_mixtures: Components of the discretised logistic mixture.
+    """
+    outputs = output_shape(likelihood, data_shape, num_mixtures=num_mixtures)
+    options: dict[str, Any] = {
+        "net": net,
+        "hidden_dim": hidden_dim,
+        "num_hidden": num_hidden,
+        "num_channels": num_channels,
+        "activation": activation,
+        "map_latent": map_latent,
+        "skips": skips,
+        "prior_scale": prior_scale,
+        # Counts differ by orders of magnitude: on a log scale the largest do not drown the others.
+        "log_input": likelihood in COUNTS,
+    }
+    observe = build_likelihood(
+        likelihood, data_shape, scale=scale, learn_scale=learn_scale, num_mixtures=num_mixtures
+    )
+    # Weights are made on the CPU, whatever devices there are.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        levels = apply_preset(Levels(data_shape, outputs, latent_dims, **options), preset)
+        return GHVAE(levels, observe, factorised=factorised)
