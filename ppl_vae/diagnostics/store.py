@@ -7,6 +7,7 @@ mislead. What stands in their place is log p(x) per datum, in ``constant_data``.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from io import BytesIO
@@ -169,7 +170,9 @@ def _wrapped(datasets: Mapping[str, Any]) -> Any:
         from xarray import DataTree
 
         return DataTree.from_dict(dict(datasets))
-    from arviz import InferenceData
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next version once a day
+        from arviz import InferenceData
 
     return InferenceData(**datasets)
 
