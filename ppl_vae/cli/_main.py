@@ -16,11 +16,12 @@ from ppl_vae.cli._new import new
 from ppl_vae.cli._runs import convert, diagnose
 from ppl_vae.cli._shared import messages, reported
 from ppl_vae.cli._sweep import sweep_command
+from ppl_vae.cli._theory import theory_app
 from ppl_vae.cli._use import complete, encode, reconstruct, sample
 
 __all__ = ["main"]
 
-# In the order of their work; `fit`, whose options depend on the words, comes first, `data` last.
+# In the order of their work; `fit`, whose options depend on the words, comes first, groups of commands last.
 _COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "advise": advise,
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, command in _COMMANDS.items():
                 app.command(name)(reported(command))
             app.add_typer(data_app(), name="data")
+            app.add_typer(theory_app(), name="theory")
             app(words, prog_name="ppl-vae")
     except SystemExit as end:
         if end.code == 130 and arguments is None:
