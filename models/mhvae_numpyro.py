@@ -12,54 +12,24 @@ Source:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
-from ppl_vae.errors import InputError
 from ppl_vae.likelihoods.numpyro_likelihoods import build_likelihood
 from ppl_vae.likelihoods.support import COUNTS, Likelihood, output_shape
+from ppl_vae.nets.equinox_gaussian import Gaussian, without_biases
 from ppl_vae.nets.equinox_nets import build_decoder, build_encoder, lazy_module
-from ppl_vae.nets.sizes import Activation, Net
-from ppl_vae.nets.spreads import Spread, parse_spread
+from ppl_vae.nets.sizes import Activation, Net, two_levels
+from ppl_vae.nets.spreads import Spread, checked_scale, parse_spread
 
-__all__ = ["MHVAE", "Gaussian", "build"]
+__all__ = ["MHVAE", "build"]
 
 DEFAULT_LOSS = "elbo"
-
-
-class Gaussian(eqx.Module):
-    """Diagonal Gaussian whose means are a network's, and its scales where they are amortised.
-
-    Args:
-        network: Maps its input to loc and scale, each (n, k).
-        spread: What the scales are.
-        latent_dim: Size k.
-    """
-
-    network: eqx.Module
-    log_scale: Array | None
-    spread: Spread = eqx.field(static=True)
-
-    def __init__(self, network: eqx.Module, spread: Spread, latent_dim: int) -> None:
-        self.network, self.spread = network, spread
-        self.log_scale = jnp.zeros(latent_dim) if spread == "learned" else None
-
-    def __call__(self, inputs: Array) -> dist.Distribution:
-        """Distribution of a latent variable (n, k)."""
-        loc, scale = self.network(inputs)  # type: ignore[operator]
-        if self.log_scale is not None:
-            scale = jnp.exp(self.log_scale)
-        elif isinstance(self.spread, float):
-            scale = jnp.full_like(loc, self.spread)
-        return dist.Normal(loc, scale).to_event(1)
 
 
 @dataclass(frozen=True)
@@ -113,7 +83,7 @@ class MHVAE:
     def _module(self, name: str) -> Any:
         def make(key: Array) -> Any:
             module = getattr(self, f"make_{name}")(key=key)
-            return module if self.bias else _without_biases(module)
+            return module if self.bias else without_biases(module)
 
         return lazy_module(name, make, seed=self.seed)
 
@@ -160,7 +130,7 @@ def build(
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
         num_mixtures: Components of the discretised logistic mixture.
     """
-    dim1, dim2 = _checked(latent_dims, prior_scale2)
+    dim1, dim2 = two_levels(latent_dims)
     q1, q2 = parse_spread("posterior_scale1", posterior_scale1), parse_spread("posterior_scale2", posterior_scale2)
     p1 = parse_spread("prior_scale1", prior_scale1)
     options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
@@ -178,34 +148,11 @@ def build(
         make_decoder=partial(build_decoder, net, dim1, outputs, **options),
         likelihood=observe,
         latent_dim2=dim2,
-        prior_scale2=prior_scale2,
+        prior_scale2=checked_scale("prior_scale2", prior_scale2),
         bias=bias,
         seed=seed,
     )
 
 
-def _checked(latent_dims: list[int], prior_scale2: float) -> list[int]:
-    if len(latent_dims) != 2:
-        raise InputError(
-            f"latent_dims must be two sizes, of z1 and z2, but it is {latent_dims}; pass two numbers such as 16,4"
-        )
-    if not 0.0 < prior_scale2 < inf:
-        raise InputError(
-            f"prior_scale2 must be positive and finite, but it is {prior_scale2}; pass a standard deviation"
-        )
-    return latent_dims
-
-
 def _gaussian(spread: Spread, net: Net, shape: tuple[int, ...], latent_dim: int, **options: Any) -> Gaussian:
     return Gaussian(build_encoder(net, shape, latent_dim, **options), spread, latent_dim)
-
-
-def _without_biases(module: eqx.Module) -> eqx.Module:
-    def has_bias(part: Any) -> bool:
-        return hasattr(part, "bias")
-
-    def drop(part: Any) -> Any:
-        # Zero as a Python number is added as nothing, and is no array to train.
-        return eqx.tree_at(lambda layer: layer.bias, part, 0.0) if has_bias(part) else part
-
-    return jax.tree.map(drop, module, is_leaf=has_bias)

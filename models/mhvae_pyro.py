@@ -10,7 +10,6 @@ Source:
 """
 
 from collections.abc import Mapping
-from math import inf
 from typing import Any
 
 import pyro
@@ -19,41 +18,16 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.errors import InputError
 from ppl_vae.likelihoods.pyro_likelihoods import build_likelihood
 from ppl_vae.likelihoods.support import COUNTS, Likelihood, output_shape
-from ppl_vae.nets.sizes import Activation, Net
-from ppl_vae.nets.spreads import Spread, parse_spread
+from ppl_vae.nets.sizes import Activation, Net, two_levels
+from ppl_vae.nets.spreads import checked_scale, parse_spread
+from ppl_vae.nets.torch_gaussian import Gaussian, without_biases
 from ppl_vae.nets.torch_nets import build_decoder, build_encoder, local_module
 
-__all__ = ["MHVAE", "Gaussian", "build"]
+__all__ = ["MHVAE", "build"]
 
 DEFAULT_LOSS = "elbo"
-
-
-class Gaussian(nn.Module):
-    """Diagonal Gaussian whose means are a network's, and its scales where they are amortised.
-
-    Args:
-        network: Maps its input to loc and scale, each (n, k).
-        spread: What the scales are.
-        latent_dim: Size k.
-    """
-
-    def __init__(self, network: nn.Module, spread: Spread, latent_dim: int) -> None:
-        super().__init__()
-        self.network, self.spread = network, spread
-        if spread == "learned":
-            self.log_scale = nn.Parameter(torch.zeros(latent_dim))
-
-    def forward(self, inputs: Tensor) -> dist.TorchDistribution:
-        """Distribution of a latent variable (n, k)."""
-        loc, scale = self.network(inputs)
-        if self.spread == "learned":
-            scale = self.log_scale.exp()
-        elif isinstance(self.spread, float):
-            scale = torch.full_like(loc, self.spread)
-        return dist.Normal(loc, scale).to_event(1)
 
 
 class MHVAE(nn.Module):
@@ -150,7 +124,7 @@ def build(
         learn_scale: Learn the standard deviation of the Gaussian likelihood.
         num_mixtures: Components of the discretised logistic mixture.
     """
-    dim1, dim2 = _checked(latent_dims, prior_scale2)
+    dim1, dim2 = two_levels(latent_dims)
     q1, q2 = parse_spread("posterior_scale1", posterior_scale1), parse_spread("posterior_scale2", posterior_scale2)
     p1 = parse_spread("prior_scale1", prior_scale1)
     options: dict[str, Any] = {"hidden_dim": hidden_dim, "num_hidden": num_hidden, "activation": activation}
@@ -168,24 +142,6 @@ def build(
         posterior2 = Gaussian(build_encoder("mlp", (dim1,), dim2, **options), q2, dim2)
         prior1 = Gaussian(build_encoder("mlp", (dim2,), dim1, **options), p1, dim1)
         decoder = build_decoder(net, dim1, outputs, **options)
-    vae = MHVAE(posterior1, posterior2, prior1, decoder, observe, dim2, prior_scale2)
-    return vae if bias else _without_biases(vae)
-
-
-def _checked(latent_dims: list[int], prior_scale2: float) -> list[int]:
-    if len(latent_dims) != 2:
-        raise InputError(
-            f"latent_dims must be two sizes, of z1 and z2, but it is {latent_dims}; pass two numbers such as 16,4"
-        )
-    if not 0.0 < prior_scale2 < inf:
-        raise InputError(
-            f"prior_scale2 must be positive and finite, but it is {prior_scale2}; pass a standard deviation"
-        )
-    return latent_dims
-
-
-def _without_biases(vae: MHVAE) -> MHVAE:
-    for module in vae.modules():
-        if hasattr(module, "bias"):
-            module.register_parameter("bias", None)
-    return vae
+    top_scale = checked_scale("prior_scale2", prior_scale2)
+    vae = MHVAE(posterior1, posterior2, prior1, decoder, observe, dim2, top_scale)
+    return vae if bias else without_biases(vae)

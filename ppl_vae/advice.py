@@ -48,6 +48,7 @@ class SweepPoint:
         metric: What the use is judged by.
         rates: Rates by site.
         total_rate: Their sum.
+        psnr: PSNR of the mean at the posterior means in decibels, or None where the sweep's table has none.
     """
 
     betas: dict[str, float]
@@ -55,6 +56,7 @@ class SweepPoint:
     metric: Spread
     rates: dict[str, Spread]
     total_rate: Spread
+    psnr: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class Advice:
                 f"for {self.use}, from {self.num_points} settings of the betas in {self.num_runs} runs{left_out}",
             ),
             ("judged by", f"{_meaning(self.metric)}; +- standard deviation over seeds; rates in nats per datum"),
-            ("best", _show_point(self.metric, self.best)),
-            ("cheapest", _show_point(self.metric, self.cheapest)),
+            ("best", self._show(self.best)),
+            ("cheapest", self._show(self.cheapest)),
             (
                 "aim for",
                 f"{', '.join(spans)} nats: rates of the {self.num_in_region} of {self.num_points} settings that "
@@ -117,6 +119,15 @@ class Advice:
         return "\n".join(
             _wrapped(f"{name:<11}{text}") for name, text in blocks if not (same and name == "cheapest")
         )
+
+    def _show(self, point: SweepPoint) -> str:
+        betas = " ".join(f"{site}={beta:.4g}" for site, beta in point.betas.items())
+        rates = ", ".join(f"{site} {_show(rate)}" for site, rate in point.rates.items())
+        metric, total = f"{self.metric} {_show(point.metric)}", _show(point.total_rate)
+        text = f"{metric} at beta {betas}; rates {rates}, total {total}"
+        if self.use == "reconstruction" and point.psnr is not None:
+            text += f"; PSNR {_show(point.psnr)} dB"
+        return text
 
     def _options(self) -> str:
         # A layer that is not in use has no rate to aim for: its beta keeps it so.
@@ -238,6 +249,7 @@ def _point(group: pd.DataFrame, sites: list[str], metric: str) -> SweepPoint:
         metric=spread(metric),
         rates={site: spread(f"rate_{site}") for site in sites},
         total_rate=spread("total_rate"),
+        psnr=spread("psnr") if "psnr" in group else None,
     )
 
 
@@ -274,12 +286,6 @@ def _span(values: list[float]) -> tuple[float, float]:
 def _meaning(metric: str) -> str:
     site = metric.removeprefix("accuracy_")
     return MEANING.get(metric, f"accuracy of an RBF SVM on samples of {site}, more is better")
-
-
-def _show_point(metric: str, point: SweepPoint) -> str:
-    betas = " ".join(f"{site}={beta:.4g}" for site, beta in point.betas.items())
-    rates = ", ".join(f"{site} {_show(rate)}" for site, rate in point.rates.items())
-    return f"{metric} {_show(point.metric)} at beta {betas}; rates {rates}, total {_show(point.total_rate)}"
 
 
 def _show(spread: Spread) -> str:

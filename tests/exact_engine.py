@@ -26,6 +26,8 @@ class ExactEngine:
     """
 
     observed = "x"
+    condition_shape = None
+    nested = ()
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class ExactEngine:
             how=tuple((name, "sampled" if self.sampled else "analytic") for name in self.latents),
         )
 
-    def generate(self, num_draws, *, seed, latents=None):
+    def generate(self, num_draws, *, seed, latents=None, condition=None):
         rng = np.random.default_rng(seed)
         free = self._split(rng.normal(0.0, self.prior_scale, (num_draws, len(self.norms))))
         z = np.concatenate(list((free | (latents or {})).values()), axis=1)

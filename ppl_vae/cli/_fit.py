@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ __all__ = ["FIT_PARAMETERS", "declared_options", "fit_command", "parameter", "re
 
 def fit_command(words: Sequence[str]) -> Callable[..., None]:
     """The command ``fit`` with the options of the variant that the words name."""
-    parameters = FIT_PARAMETERS
+    parameters = _PARAMETERS
     if words[:1] == ["fit"]:
         parameters = [*parameters, *declared_options(words)]
 
@@ -22,7 +22,7 @@ def fit_command(words: Sequence[str]) -> Callable[..., None]:
         from ppl_vae.options import parse_assignments
         from ppl_vae.training.fit import fit
 
-        own = {p.name: values.pop(p.name) for p in FIT_PARAMETERS}
+        own = {p.name: values.pop(p.name) for p in _PARAMETERS}
         own["loss_options"] = parse_assignments(own.pop("loss_option"), "--loss-option")
         own["target_rates"] = parse_assignments(own.pop("target_rate"), "--target-rate")
         as_json = own.pop("as_json")
@@ -61,6 +61,26 @@ FIT_PARAMETERS = [
         typer.Argument(help="Name of a variant, or path of a model file; it comes first.", show_default=False),
     ),
     parameter("data", str, typer.Option("digits", help="Name (see `data list`), or path of a file or folder.")),
+    parameter(
+        "condition",
+        str | None,
+        typer.Option(
+            None,
+            help="What a conditional variant is given with each datum.",
+            metavar="<labels|quadrant|FILE>",
+            show_default="quadrants of images, else labels",
+        ),
+    ),
+    parameter(
+        "group",
+        str | None,
+        typer.Option(
+            None, help="Group of each datum for a grouped variant.", metavar="<labels|FILE>", show_default="labels"
+        ),
+    ),
+    parameter(
+        "max_members", int, typer.Option(0, help="Most members of a group; larger ones are parted; 0: no bound.")
+    ),
     parameter("backend", Backend | None, typer.Option(None, help="Backend.", show_default="the file's, or pyro")),
     parameter(
         "beta",
@@ -85,6 +105,15 @@ FIT_PARAMETERS = [
     parameter("loss_option", list[str], typer.Option([], help="Option of the loss.", metavar="<key=value>")),
     parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
     parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
+]
+# A sweep has no --init: each of its points would have another one, and nothing to learn.
+_PARAMETERS = [
+    *FIT_PARAMETERS,
+    parameter(
+        "init",
+        Literal["random", "linear-optimum"],
+        typer.Option("random", help="Initial parameters; the best ones are known for the linear variants."),
+    ),
 ]
 
 

@@ -27,6 +27,7 @@ def sweep_command(words: Sequence[str]) -> Callable[..., None]:
         from ppl_vae.sweeps.sweep import sweep
 
         beta, as_json = values.pop("beta"), values.pop("as_json")
+        values["target_rates"] = values.pop("target_rate")
         loss_options = parse_assignments(values.pop("loss_option"), "--loss-option")
         together = len(beta) == 1 and "=" not in beta[0]
         with _progress() as report:
@@ -47,7 +48,7 @@ def sweep_command(words: Sequence[str]) -> Callable[..., None]:
 _SHARED = [
     p
     for p in FIT_PARAMETERS
-    if p.name in ("variant", "data", "backend", "loss", "base_loss", "loss_option", "as_json")
+    if p.name not in ("beta", "target_rate", "out")
 ]
 _OWN = [
     parameter(
@@ -60,6 +61,8 @@ _OWN = [
             metavar="<betas|site=betas>",
         ),
     ),
+    # Known, so that the refusal can say what to do.
+    parameter("target_rate", list[str], typer.Option([], hidden=True)),
     parameter("seeds", int, typer.Option(1, help="Number of seeds, from --seed upwards.")),
     parameter(
         "out",

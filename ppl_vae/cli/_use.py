@@ -86,6 +86,7 @@ def reconstruct(
     """
     import numpy as np
 
+    from ppl_vae.data import condition_of
     from ppl_vae.training.engine import chunks
 
     job = _Job("reconstruct", run, out, "reconstructions.npz", (".npz", ".csv", ".png"), backend, device)
@@ -94,10 +95,14 @@ def reconstruct(
     mean = np.concatenate([job.run.reconstruct(x[part]) for part in chunks(len(x))])
     if job.suffix == ".png":
         few = _few(x)
-        job.draw([{"data": x[few], "mean of x at the\nposterior mean": mean[few]}], chosen.name)
+        rows = {"data": x[few], "mean of x at the\nposterior mean": mean[few]}
+        job.draw([job.whole(rows, condition_of(x[few]))], chosen.name)
     else:
         job.write({"mean": mean}, chosen)
     error = float(((x - mean) ** 2).mean(dtype=np.float64))
+    present = condition_of(x)
+    if job.run.engine.nested and present is not None:  # places that no member takes are zeros on both sides
+        error /= float(present.mean(dtype=np.float64))
     job.print({"num_data": len(x), "mean_squared_error": error}, as_json)
 
 
@@ -114,12 +119,15 @@ def sample(
     """Write draws from the model without data: of the mean of x given the latents, or of x itself."""
     from ppl_vae.diagnostics.panels import num_shown
     from ppl_vae.posterior.outputs import check_size
+    from ppl_vae.training.engine import conditions_for
 
     job = _Job("sample", run, out, "samples.npz", (".npz", ".csv", ".png"), backend, device, seed)
     check_size(num, job.run.record["data"]["data_shape"], "num")
     x = job.run.sample(num, seed=seed, noise=noise)
     what = "draws of x" if noise else "mean of x for draws of the latents"
     if job.suffix == ".png":
+        given = conditions_for(num, job.run.default_condition, job.run.engine.condition_shape)
+        x = job.whole({"x": x}, given[0] if given else None)["x"]
         each = num_shown(x.shape[1:])
         ends = [(start, min(start + each, num, MAX_SHOWN)) for start in range(0, min(num, MAX_SHOWN), each)]
         job.draw([{f"draws {start + 1} to {end}": x[start:end]} for start, end in ends], what, limits_of=x)
@@ -232,10 +240,20 @@ class _Job:
         meta |= {} if names is None else {"label_names": names}
         outputs.write_npz(self.path, {**arrays, **(extra or {}), "y": labels}, meta)
 
+    def whole(self, rows: Mapping[str, Any], condition: Any) -> dict[str, Any]:
+        """Rows of data as they are drawn; see ``panels.whole``."""
+        from ppl_vae.diagnostics.panels import whole
+
+        arrangement = self.run.record["data"].get("arrangement", {})
+        return {name: whole(values, condition, arrangement) for name, values in rows.items()}
+
     def draw(self, groups: Any, what: str, *, limits_of: Any = None) -> None:
         from ppl_vae.posterior.outputs import write_picture
 
         title = f"{self.about['variant']} ({self.run.path.name}): {what}"
+        if self.run.engine.nested:
+            groups = [{name: values[:, 0] for name, values in rows.items()} for rows in groups]
+            limits_of, title = None if limits_of is None else limits_of[:, 0], f"{title}, first members of groups"
         write_picture(self.path, groups, title=title, limits_of=limits_of)
 
     def print(self, summary: Mapping[str, Any], as_json: bool) -> None:
@@ -280,12 +298,15 @@ def _holes(chosen: Any, mask: Any, missing: str | None, seed: int) -> Any:
 def _write_completion(job: _Job, chosen: Any, found: Any) -> None:
     import numpy as np
 
+    from ppl_vae.data import condition_of
+
     num_draws, num_data = found.draws.shape[:2]
     if job.suffix == ".png":
         few = _few(chosen.x)
         rows = {"observed": np.where(found.missing, np.nan, chosen.x)[few]}
         rows |= {f"draw {i + 1}": draw[few] for i, draw in enumerate(found.draws[:SHOWN_DRAWS])}
-        job.draw([rows | {"mean": found.mean[few]}], f"completions of {chosen.name}", limits_of=found.mean[few])
+        rows = job.whole(rows | {"mean": found.mean[few]}, condition_of(chosen.x[few]))
+        job.draw([rows], f"completions of {chosen.name}", limits_of=rows["mean"])
     elif job.suffix == ".csv":
         rows = {
             "draw": np.repeat(np.arange(num_draws), num_data),

@@ -1,7 +1,8 @@
 """A data set: float32 data in memory or on the disk, integer labels, and where they came from."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ class Dataset:
             the name of an array.
         label_names: Names of codes 0, 1, ..., where the labels came as strings.
         num_test: How many rows at the end are the data set's own test part, 0 for none.
+        condition: What each datum is conditioned on, (n, *condition_shape), or None.
+        arrangement: How ``add_condition`` or ``group_data`` made it of the data that were loaded.
     """
 
     name: str
@@ -52,6 +55,13 @@ class Dataset:
     source: str
     label_names: tuple[str, ...] | None = None
     num_test: int = 0
+    condition: NDArray[np.float32] | None = None
+    arrangement: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def condition_shape(self) -> tuple[int, ...] | None:
+        """Shape of the condition of one datum, or None."""
+        return None if self.condition is None else self.condition.shape[1:]
 
     @property
     def data_shape(self) -> tuple[int, ...]:
@@ -83,7 +93,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of dtype, shape and bytes of data and labels; all data are read for it.
+        """SHA-256, in hex, of dtype, shape and bytes of data, labels and conditions; all data are read for it.
 
         Computed once, so the arrays must not be changed in place.
         """
@@ -93,4 +103,7 @@ class Dataset:
         if self.labels is not None:
             digest.update(f"{self.labels.dtype.str}{self.labels.shape}".encode())
             digest.update(np.ascontiguousarray(self.labels).data)
+        if self.condition is not None:
+            digest.update(f"condition{self.condition.shape}".encode())
+            digest.update(np.ascontiguousarray(self.condition, "<f4").data)
         return digest.hexdigest()

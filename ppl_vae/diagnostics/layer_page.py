@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 
 from ppl_vae.diagnostics.summary_page import WIDTH, Estimate
+from ppl_vae.objective.terms import SITE_TERM
 
 __all__ = ["LayerSummary", "LayersSummary"]
 
@@ -17,10 +18,10 @@ class LayerSummary:
 
     Attributes:
         name: Name of the site.
-        how: How its rates were computed; "site term" for what is no rate, which has no bounds.
+        how: How its rates were computed; "site term" for what is no rate.
         rate: R(z_l | z_>l), or the site term.
         rate_from_top: Sum of the rates from the top to this layer: what z_>=l knows of x is at most that.
-            None where a term in it is no rate.
+            None where a site term is in it, but for the lowest layer: all terms together are a rate.
         accuracy_ceiling: Largest accuracy of any classifier on a sample of z_l that this sum allows, for the
             shares of the labels as they are; None without labels or without the sum.
         accuracy_ceiling_interval: The same at the sum less and plus 2 standard errors.
@@ -89,14 +90,24 @@ class LayersSummary:
 
 
 def _rates(found: LayersSummary) -> str:
+    terms = [layer.name for layer in found.layers if layer.how == SITE_TERM]
+    width, head = (29, f"rate or {SITE_TERM}") if terms else (19, "rate")
     lines = [
         "what the rates buy: layers, the top first",
-        "layer            rate        sum from the top   PSNR [dB]   accuracy at most",
+        f"{'layer':<6}{head:>{width - 4}}        sum from the top   PSNR [dB]   accuracy at most",
     ]
     for layer in found.layers:
+        rate = f"{SITE_TERM} {_pair(layer.rate)}" if layer.how == SITE_TERM else _pair(layer.rate)
         total = "no rate" if layer.rate_from_top is None else _pair(layer.rate_from_top)
-        row = f"{layer.name:<6}{_pair(layer.rate):>19}{total:>21}{layer.psnr.value:>12.2f}   {_ceiling(layer)}"
+        row = f"{layer.name:<6}{rate:>{width}}{total:>21}{layer.psnr.value:>12.2f}   {_ceiling(layer)}"
         lines.append(row.rstrip())
+    if terms:
+        lines.append(
+            _wrapped(
+                f"a {SITE_TERM} ({', '.join(terms)}) may be negative and bounds nothing, nor does a sum with it, "
+                "but for that of all layers, which is their rate"
+            )
+        )
     lines.append(
         _wrapped(
             f"PSNR on {found.num_reconstructed} data (peak {found.peak:.4g}) from samples of the layer and those "

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.label_information import label_information
 from ppl_vae.diagnostics.layer_page import LayersSummary, LayerSummary
 from ppl_vae.diagnostics.layer_probes import class_covering_rows, probe_accuracies
+from ppl_vae.diagnostics.psnr import is_unit_interval, psnr, psnr_of_means, squared_errors
 from ppl_vae.diagnostics.summary_page import Estimate
 from ppl_vae.diagnostics.weights import inspect_draws, posterior_means
 from ppl_vae.errors import InputError
@@ -91,9 +93,9 @@ def measure_layers(
     if labels is not None and top_is_gaussian:
         known = _label_information(engine, x, np.asarray(labels), seeds[1])
     few = x[evenly_spaced(len(x), MAX_RECONSTRUCTED)]
-    peak, psnr, psnr_of_means = _reconstructions(engine, few, seeds[2])
+    peak, ratios, ratio_of_means = _reconstructions(engine, few, seeds[2])
     layers = [
-        _layer(name, how[name], rates[name], sums[name], labels, entropy, probed, psnr[name])
+        _layer(name, how[name], rates[name], sums[name], labels, entropy, probed, ratios[name])
         for name in engine.latents
     ]
     return LayersSummary(
@@ -101,7 +103,7 @@ def measure_layers(
         label_entropy=entropy,
         label_information=None if known is None else known[0],
         label_information_ceiling=None if known is None or entropy is None else min(entropy, known[1]),
-        psnr_of_means=psnr_of_means,
+        psnr_of_means=ratio_of_means,
         peak=peak,
         num_reconstructed=len(few),
         num_probe_train=0 if isinstance(probed, str) else probed.num_train,
@@ -159,7 +161,12 @@ def probe_layers(
 
 
 def reconstruct_from(
-    engine: Engine, latents: Mapping[str, NDArray[Any]], level: str, *, seed: int
+    engine: Engine,
+    latents: Mapping[str, NDArray[Any]],
+    level: str,
+    *,
+    seed: int,
+    condition: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Mean of x given a layer and those above it, with the layers below drawn from the model.
 
@@ -168,6 +175,7 @@ def reconstruct_from(
         latents: Values of the layers, of the given one and of all above at least, (n, *event).
         level: The lowest layer whose values count.
         seed: Seed of the layers below.
+        condition: Condition of each datum for a conditional model, (n, *condition_shape).
 
     Returns:
         Means, (n, *data_shape).
@@ -181,18 +189,19 @@ def reconstruct_from(
         )
     kept = engine.latents[: engine.latents.index(level) + 1]
     given = {name: latents[name] for name in kept}
-    return engine.generate(len(given[level]), seed=seed, latents=given).mean
+    return engine.generate(len(given[level]), seed=seed, latents=given, condition=condition).mean
 
 
 def _rates_from_top(
     sites: list[str], rates: Mapping[str, NDArray[np.float64]], how: Mapping[str, str]
 ) -> dict[str, NDArray[np.float64] | None]:
-    """Sums of rates per datum; None from the first term on that is no rate."""
+    """Sums of rates per datum; None where a site term is among them, but for all together, whose sum is a rate."""
     sums: dict[str, NDArray[np.float64] | None] = {}
-    total: NDArray[np.float64] | None = np.zeros_like(rates[sites[0]])
-    for name in sites:
-        total = None if total is None or how[name] == SITE_TERM else total + rates[name]
-        sums[name] = total
+    total = np.zeros_like(rates[sites[0]])
+    for number, name in enumerate(sites, start=1):
+        total = total + rates[name]
+        is_rate = number == len(sites) or SITE_TERM not in (how[site] for site in sites[:number])
+        sums[name] = total if is_rate else None
     return sums
 
 
@@ -204,7 +213,7 @@ def _layer(
     labels: ArrayLike | None,
     entropy: float | None,
     probed: LayerAccuracies | str,
-    psnr: Estimate,
+    ratio: Estimate,
 ) -> LayerSummary:
     from_top = None if total is None else _estimate(total)
     ceiling = None
@@ -221,7 +230,7 @@ def _layer(
         is_empty=None if from_top is None or entropy is None else from_top.value >= entropy,
         accuracy_on_samples={} if isinstance(probed, str) else probed.on_samples[name],
         accuracy_on_means={} if isinstance(probed, str) else probed.on_means[name],
-        psnr=psnr,
+        psnr=ratio,
     )
 
 
@@ -237,34 +246,19 @@ def _label_information(
 
 def _reconstructions(engine: Engine, x: NDArray[Any], seed: int) -> tuple[float, dict[str, Estimate], Estimate]:
     """The peak, PSNR by layer, and that of the mean of x at the posterior means."""
-    low, high = float(x.min()), float(x.max())
-    peak = 1.0 if low >= 0 and high <= 1 else high - low
+    peak = 1.0 if is_unit_interval(x) else float(x.max()) - float(x.min())
     latents = inspect_draws(engine, x, ("latents",), num_draws=RECONSTRUCTION_DRAWS, seed=seed)["latents"]
     draws = [{name: value[draw] for name, value in latents.items()} for draw in range(RECONSTRUCTION_DRAWS)]
     seeds = np.random.SeedSequence(seed).generate_state(RECONSTRUCTION_DRAWS)
-    psnr = {}
+    ratios = {}
     for site in engine.latents:
         pairs = zip(draws, seeds, strict=True)
-        errors = [_squared_errors(x, reconstruct_from(engine, draw, site, seed=int(s))) for draw, s in pairs]
-        psnr[site] = _psnr(np.mean(errors, axis=0), peak)
-    means = inspect_draws(engine, x, ("mean",), num_draws=1, seed=0, latents="mean")["mean"][0]
-    return peak, psnr, _psnr(_squared_errors(x, means), peak)
-
-
-def _squared_errors(x: NDArray[Any], mean: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean squared error of each datum, (n,)."""
-    error: NDArray[np.float64] = np.square(
-        np.reshape(x, (len(x), -1)).astype(np.float64) - mean.reshape(len(x), -1)
-    )
-    return error.mean(axis=1)
-
-
-def _psnr(errors: NDArray[np.float64], peak: float) -> Estimate:
-    """Peak signal to noise ratio of the pooled error, with the standard error of the delta method."""
-    mean, standard_error = mean_and_standard_error(errors)
-    decibels = 10.0 / np.log(10.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Estimate(float(decibels * np.log(peak**2 / mean)), float(decibels * standard_error / mean))
+        means = [
+            reconstruct_from(engine, draw, site, seed=int(s), condition=condition_of(x)) for draw, s in pairs
+        ]
+        errors = [squared_errors(x, mean) for mean in means]
+        ratios[site] = psnr(np.mean(errors, axis=0), peak)
+    return peak, ratios, psnr_of_means(engine, x, peak)
 
 
 def _errors(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.layers import reconstruct_from
 from ppl_vae.diagnostics.panels import Rows, num_shown, save_rows
 from ppl_vae.errors import InputError
@@ -30,18 +31,19 @@ def level_rows(engine: Engine, x: NDArray[Any], *, seed: int = 0) -> list[Rows]:
         Two groups of rows, as ``panels.draw_rows`` takes them.
     """
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(4)]
-    latents = engine.inspect(np.asarray(x, np.float32), seed=seeds[0]).latents
+    condition = condition_of(x)
+    latents = engine.inspect(np.asanyarray(x, np.float32), seed=seeds[0]).latents
     rebuilt: dict[str, NDArray[Any]] = {"data": x}
     for site in engine.latents:
         rebuilt[f"rebuilt from\n{_and_above(engine.latents, site)}"] = reconstruct_from(
-            engine, latents, site, seed=seeds[1]
+            engine, latents, site, seed=seeds[1], condition=condition
         )
-    first = engine.generate(1, seed=seeds[2])
+    first = engine.generate(1, seed=seeds[2], condition=condition)
     repeated = {name: np.repeat(value, len(x), axis=0) for name, value in first.latents.items()}
-    drawn = {"model: all\nlevels drawn": engine.generate(len(x), seed=seeds[3]).mean}
+    drawn = {"model: all\nlevels drawn": engine.generate(len(x), seed=seeds[3], condition=condition).mean}
     for site in engine.latents[:-1]:
         drawn[f"model: one\n{_and_above(engine.latents, site)}"] = reconstruct_from(
-            engine, repeated, site, seed=seeds[3]
+            engine, repeated, site, seed=seeds[3], condition=condition
         )
     return [rebuilt, drawn]
 
@@ -61,7 +63,7 @@ def save_levels(
     Raises:
         InputError: ``x`` holds no data.
     """
-    data = np.asarray(x)
+    data = np.asanyarray(x)
     if data.ndim < 2 or len(data) == 0:
         raise InputError(f"x must hold a datum or more, one row each, but has shape {data.shape}; pass more data")
     shown = np.sort(np.random.default_rng(seed).permutation(len(data))[: num_shown(data.shape[1:])])

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WIDTH", "Rows", "draw_rows", "height_of_rows", "kind_of", "num_shown", "save_rows"]
+from ppl_vae.data import join_quadrants
+
+__all__ = ["WIDTH", "Rows", "draw_rows", "height_of_rows", "kind_of", "num_shown", "save_rows", "whole"]
 
 WIDTH = 11.0  # inches
 MIN_POINTS = 10  # a table of 2 or 3 columns with fewer rows is a small image
@@ -35,6 +37,22 @@ def kind_of(shape: tuple[int, ...]) -> Kind:
     if len(shape) == 2 and shape[1] in (2, 3) and shape[0] >= MIN_POINTS:
         return "clouds"
     return "images" if len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3)) else "lines"
+
+
+def whole(x: NDArray[Any], condition: NDArray[Any] | None, arrangement: Mapping[str, Any]) -> NDArray[Any]:
+    """Data as they are to be drawn: images that were split into quadrants are put together.
+
+    Args:
+        x: Data, (n, *data_shape).
+        condition: Their conditions, (n, *condition_shape), or None.
+        arrangement: How data and conditions were made; see ``data.Dataset``.
+
+    Returns:
+        Whole images, or ``x`` as it is.
+    """
+    if condition is None or arrangement.get("condition") != "quadrant":
+        return x
+    return join_quadrants(x, condition)
 
 
 def num_shown(shape: tuple[int, ...]) -> int:

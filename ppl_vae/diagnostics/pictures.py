@@ -2,15 +2,18 @@
 
 import os
 import textwrap
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_variance
-from ppl_vae.diagnostics.panels import WIDTH, draw_rows, height_of_rows, num_shown
+from ppl_vae.diagnostics.panels import WIDTH, draw_rows, height_of_rows, num_shown, whole
 from ppl_vae.diagnostics.store import checked_labels
-from ppl_vae.diagnostics.weights import inspect_draws, posterior_means
+from ppl_vae.diagnostics.weights import inspect_draws, unit_means
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine
 
@@ -21,6 +24,7 @@ NUM_RATE_DRAWS = 8
 LEGEND = {"frameon": False, "markerscale": 2, "labelspacing": 0.3}
 THRESHOLD = 0.01  # nats, below which a unit is not in use
 ROWS = ("data", "mean of x at the\nposterior mean", "mean of x for\ndraws of the prior")
+FIRST = "; a group is shown by its first member"
 
 
 def save_overview(
@@ -29,20 +33,22 @@ def save_overview(
     x: NDArray[Any],
     *,
     labels: ArrayLike | None = None,
+    arrangement: Mapping[str, Any] | None = None,
     title: str,
     seed: int = 0,
 ) -> None:
     """Draw the overview of a fit as a PNG.
 
-    Above, some data, their reconstructions and draws of the prior: as images, point clouds or lines (see
-    ``panels.kind_of``). Below left, the posterior means of the two units of the first site that
-    vary most over data (of its only unit, their histogram); below right, the rate of every unit in nats.
+    Above, some data (of groups the first members), their reconstructions and draws of the prior: as images, point
+    clouds or lines (see ``panels.kind_of``). Below left, the posterior means of the two units of the first site
+    that vary most over data (of its only unit, their histogram); below right, the rate of every unit in nats.
 
     Args:
         path: The file; writing it atomically is the caller's part.
         engine: What holds the fit.
         x: Data, (n, *data_shape), n >= 2.
         labels: Classes, (n,), for the colours of the points; more than 20 are not told apart.
+        arrangement: How the data were arranged, as ``data.Dataset`` has it: quadrants are drawn as whole images.
         title: What was fitted on what.
         seed: Seed of the choice of data and of the draws.
 
@@ -53,15 +59,21 @@ def save_overview(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    data = np.asarray(x)
+    data = np.asanyarray(x)
     if data.ndim < 2 or len(data) < 2:
         raise InputError(f"x must hold 2 data or more, one row each, but has shape {data.shape}; pass more data")
     classes = None if labels is None else checked_labels(labels, len(data))
-    rng, shape = np.random.default_rng(seed), data.shape[1:]
+    as_drawn = partial(whole, arrangement=arrangement or {})
+    rng = np.random.default_rng(seed)
+    shape = as_drawn(data[:1], condition_of(data[:1])).shape[2 if engine.nested else 1 :]
     shown = np.sort(rng.permutation(len(data))[: num_shown(shape)])
     means = inspect_draws(engine, data[shown], ("mean",), num_draws=1, seed=seed, latents="mean")["mean"][0]
-    samples = engine.generate(len(shown), seed=seed).mean
-    rows = ({ROWS[0]: data[shown], ROWS[1]: means}, {ROWS[2]: samples})
+    given = condition_of(data[shown])
+    samples = engine.generate(len(shown), seed=seed, condition=given).mean
+    rows = [{ROWS[0]: data[shown], ROWS[1]: means}, {ROWS[2]: samples}]
+    rows = [{name: as_drawn(values, given) for name, values in row.items()} for row in rows]
+    if engine.nested:
+        rows, title = [{name: values[:, 0] for name, values in row.items()} for row in rows], f"{title}{FIRST}"
     points = np.sort(rng.permutation(len(data))[:MAX_POINTS])
 
     heights = (height_of_rows(shape, rows), 4.6)
@@ -79,12 +91,13 @@ def save_overview(
 
 def _draw_means(axes: Any, engine: Engine, data: NDArray[Any], classes: NDArray[Any] | None) -> None:
     site = engine.latents[0]
-    means = np.reshape(posterior_means(engine, data)[site], (len(data), -1))
+    means = unit_means(engine, data)[site]
     variance = active_units_by_variance(means)[1]
     units = np.argsort(-variance, kind="stable")[:2]
     names = [f"{site}, unit {unit} (variance {variance[unit]:.3g})" for unit in units]
-    axes.set(xlabel=names[0], ylabel=names[1] if len(units) == 2 else "number of data")
-    axes.set_title(f"posterior means of {site}, {len(data)} data")
+    noun = "groups" if engine.nested else "data"
+    axes.set(xlabel=names[0], ylabel=names[1] if len(units) == 2 else f"number of {noun}")
+    axes.set_title(f"posterior means of {site}, {len(data)} {noun}")
 
     labels, members, colours = _groups(classes, len(data))
     values = [means[rows][:, units] for rows in members]
@@ -124,7 +137,9 @@ def _draw_rates(axes: Any, engine: Engine, data: NDArray[Any], seed: int) -> Non
         names += [str(unit) for unit in range(0, len(rate), step)]
         start += len(rate) + 1
     axes.set_xticks(ticks, names)
-    axes.set(title="rate of each unit", xlabel="unit", ylabel="KL of guide from model [nats per datum]")
+    over = ", summed over the members of a group" if engine.nested else ""
+    row = "group" if engine.nested else "datum"
+    axes.set(title=f"rate of each unit{over}", xlabel="unit", ylabel=f"KL of guide from model [nats per {row}]")
     # Room above the bars, so that the legend covers none; a floor, so that no rates at all look like none.
     highest, lowest = max(map(max, rates.values())), min(map(min, rates.values()))
     axes.set_ylim(min(0.0, 1.1 * lowest), max(highest, THRESHOLD) * (1.1 + 0.07 * len(rates)))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import load, make_splits
+from ppl_vae.data import condition_of, load, make_splits
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.image_scores import (
     MIN_IMAGES,
@@ -22,7 +22,7 @@ from ppl_vae.diagnostics.quality_page import ImageSet, SampleQuality
 from ppl_vae.diagnostics.summary_page import Estimate
 from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.errors import InputError
-from ppl_vae.training.engine import Engine, chunks
+from ppl_vae.training.engine import Engine, chunks, conditions_for
 
 __all__ = ["ImageSet", "ReadsImages", "SampleQuality", "sample_quality", "score_run"]
 
@@ -72,7 +72,7 @@ def sample_quality(
     readings = {
         "real": classifier.read(real),
         "reconstructed": classifier.read(reconstructed),
-        **_read_generated(engine, classifier, num_images, draws),
+        **_read_generated(engine, classifier, num_images, draws, condition_of(real)),
     }
     num_features = reference.shape[1]
     if num_images <= num_features:
@@ -156,13 +156,22 @@ def score_run(
 
 
 def _read_generated(
-    engine: Engine, classifier: ReadsImages, num_draws: int, seeds: np.random.SeedSequence
+    engine: Engine,
+    classifier: ReadsImages,
+    num_draws: int,
+    seeds: np.random.SeedSequence,
+    condition: NDArray[Any] | None,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     parts = chunks(num_draws, 1024)
     means, noisy = [], []
     for part, child in zip(parts, seeds.spawn(len(parts)), strict=True):
         # JAX keys take 32 bits.
-        found = engine.generate(part.stop - part.start, seed=int(child.generate_state(1)[0]))
+        given = conditions_for(num_draws, condition, engine.condition_shape)
+        found = engine.generate(
+            part.stop - part.start,
+            seed=int(child.generate_state(1)[0]),
+            condition=given[0][part] if given else None,
+        )
         means.append(classifier.read(found.mean))
         noisy.append(classifier.read(found.x))
     return {"generated": _joined(means), "generated with noise": _joined(noisy)}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.weights import estimate_log_px, inspect_draws, posterior_draws
 from ppl_vae.errors import InputError
 from ppl_vae.files import storage_errors, strict_json
@@ -78,7 +79,7 @@ def to_arviz(
     for name, value in (("num_predictive_draws", num_predictive_draws), ("num_prior_draws", num_prior_draws)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, but it is {value}; ask for one draw or more")
-    data = np.asarray(x)
+    data = np.asanyarray(x)
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(3)]
     constant = _label_variables(labels, label_names, len(data))
     draws = posterior_draws(engine, data, num_draws=num_draws, seed=seeds[0])
@@ -86,7 +87,7 @@ def to_arviz(
     found = inspect_draws(
         engine, data, ("mean",), num_draws=min(num_predictive_draws, num_draws), seed=seeds[1], latents=first
     )
-    prior = engine.generate(num_prior_draws, seed=seeds[2])
+    prior = engine.generate(num_prior_draws, seed=seeds[2], condition=condition_of(data))
     log_px = estimate_log_px(draws.log_weight)
     constant |= {
         "log_px": (("datum",), log_px.value),
@@ -99,7 +100,7 @@ def to_arviz(
         "prior": {name: _draws(name, value, DRAWS) for name, value in prior.latents.items()},
         "posterior_predictive": {f"{site}_mean": _draws(site, found["mean"], per_datum, number=True)},
         "sample_stats": {"log_weight": (per_datum, draws.log_weight[None])},
-        "observed_data": {site: (("datum", *_axes(site, data.ndim - 1, number=True)), data)},
+        "observed_data": {site: (("datum", *_axes(site, data.ndim - 1, number=True)), np.asarray(data))},
         "constant_data": constant,
     }
     return _container(groups, _plain_attrs({"seed": seed, **(attrs or {})}))

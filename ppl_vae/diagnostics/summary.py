@@ -25,8 +25,9 @@ from ppl_vae.diagnostics.summary_page import (
     SiteSummary,
     Summary,
 )
-from ppl_vae.diagnostics.weights import LogPx, inspect_draws, log_px, posterior_means
+from ppl_vae.diagnostics.weights import LogPx, inspect_draws, log_px, unit_means
 from ppl_vae.errors import InputError
+from ppl_vae.objective.terms import SITE_TERM
 from ppl_vae.training.engine import Engine
 
 __all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "summarise"]
@@ -66,14 +67,14 @@ def summarise(
         InputError: ``x`` holds fewer than 2 data or has no data axes, a number of draws or of data is too
             small, or a weight or a rate is nan.
     """
-    data = np.asarray(x)
+    data = np.asanyarray(x)
     _check(data, num_rate_draws, num_information_draws, max_information_data)
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(3)]
     found = inspect_draws(engine, data, FIELDS, num_draws=num_rate_draws, seed=seeds[0])
     rates = {name: _units(value.mean(axis=0, dtype=np.float64)) for name, value in found["rates"].items()}
     log_likelihood = found["log_likelihood"].mean(axis=0, dtype=np.float64)
     elbo = log_likelihood - sum(rate.sum(axis=1) for rate in rates.values())
-    means = {name: _units(value) for name, value in posterior_means(engine, data).items()}
+    means = unit_means(engine, data)
     weights = log_px(engine, data, num_draws=num_draws, seed=seeds[1])
 
     top, how = engine.latents[0], dict(found["how"])
@@ -81,7 +82,7 @@ def summarise(
     information = _information(found, top, subset, num_information_draws, seeds[2])
     probe = _probe(engine, means, labels, train_x, train_labels)
     layers: LayersSummary | None = None
-    if len(engine.latents) > 1 or isinstance(probe, ProbeResult):
+    if (len(engine.latents) > 1 and not engine.nested) or isinstance(probe, ProbeResult):
         totals = {name: rate.sum(axis=1) for name, rate in rates.items()}
         given: dict[str, Any] = {"labels": labels, "train_x": train_x, "train_labels": train_labels}
         is_gaussian = isinstance(information, Information)
@@ -105,12 +106,14 @@ def summarise(
         },
         warnings=warnings,
         layers=layers,
+        row="group" if engine.nested else "datum",
     )
 
 
 def _summarise_site(name: str, how: str, rate: NDArray[np.float64], means: NDArray[np.float64]) -> SiteSummary:
     by_variance, variance = active_units_by_variance(means, THRESHOLD)
     by_rate, rate_per_unit = active_units_by_rate(rate, THRESHOLD)
+    is_rate = how != SITE_TERM
     return SiteSummary(
         name=name,
         how=how,
@@ -118,10 +121,10 @@ def _summarise_site(name: str, how: str, rate: NDArray[np.float64], means: NDArr
         rate_per_unit=rate_per_unit.tolist(),
         variance_per_unit=variance.tolist(),
         active_by_variance=by_variance.tolist(),
-        active_by_rate=by_rate.tolist(),
+        active_by_rate=by_rate.tolist() if is_rate else None,
         num_active_by_variance=int(by_variance.sum()),
-        num_active_by_rate=int(by_rate.sum()),
-        collapsed_fraction=float(collapsed_fraction(rate, EPSILON, DELTA)),
+        num_active_by_rate=int(by_rate.sum()) if is_rate else None,
+        collapsed_fraction=float(collapsed_fraction(rate, EPSILON, DELTA)) if is_rate else None,
     )
 
 
@@ -176,7 +179,7 @@ def _probe(
 ) -> ProbeResult | str:
     if labels is None or train_x is None or train_labels is None:
         return "it needs labels, and training data with labels"
-    train = {name: _units(value) for name, value in posterior_means(engine, train_x).items()}
+    train = unit_means(engine, train_x)
     try:
         return linear_probe(_codes(train), train_labels, _codes(means), labels)
     except InputError as error:
@@ -205,11 +208,12 @@ def _log_px_warnings(weights: LogPx, elbo: NDArray[np.float64]) -> list[str]:
 
 
 def _rate_warnings(how: Mapping[str, str], num_draws: int) -> list[str]:
-    return [
-        f"rates of {name} are sampled: the noise of {num_draws} draws enters the collapsed fraction"
-        for name, method in how.items()
-        if method == "sampled"
-    ]
+    meaning = {
+        "sampled": f"rates of {{}} are sampled: the noise of {num_draws} draws enters the collapsed fraction",
+        SITE_TERM: "what belongs to {} is a site term, no rate, for the guide draws it before its parent in the "
+        "model: it bounds nothing, and only the sum over all sites is a rate",
+    }
+    return [meaning[method].format(name) for name, method in how.items() if method in meaning]
 
 
 def _information_warnings(information: Information, rate: Estimate, site: str) -> list[str]:

@@ -41,11 +41,11 @@ class SiteSummary:
     Attributes:
         name: Name of the site.
         how: How its rates were computed, "analytic" or "sampled"; or "site term" for what is no rate.
-        rate: KL of guide from model, summed over units.
+        rate: KL of guide from model, summed over units; or the site term.
         rate_per_unit: The same by unit, (k,).
         variance_per_unit: Variance of the posterior mean over data, (k,).
         active_by_variance: Units whose variance exceeds 0.01.
-        active_by_rate: Units whose rate exceeds 0.01 nats.
+        active_by_rate: Units whose rate exceeds 0.01 nats; None of a site term, like the other readings of rates.
         num_active_by_variance: How many.
         num_active_by_rate: How many.
         collapsed_fraction: Fraction of (epsilon, delta)-collapsed units, epsilon 0.01 nats and delta 0.05.
@@ -57,10 +57,10 @@ class SiteSummary:
     rate_per_unit: list[float]
     variance_per_unit: list[float]
     active_by_variance: list[bool]
-    active_by_rate: list[bool]
+    active_by_rate: list[bool] | None
     num_active_by_variance: int
-    num_active_by_rate: int
-    collapsed_fraction: float
+    num_active_by_rate: int | None
+    collapsed_fraction: float | None
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Summary:
         not_estimated: Why ``information`` or ``probe`` is None, by name.
         warnings: What in these numbers needs care.
         layers: What the rate of each layer buys, or None for one layer without labels.
+        row: What a row of the data is, "datum" or "group"; all that is said per datum is per group then.
     """
 
     num_data: int
@@ -111,6 +112,7 @@ class Summary:
     not_estimated: dict[str, str]
     warnings: list[str]
     layers: "LayersSummary | None" = None
+    row: str = "datum"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; what is not finite is None."""
@@ -128,8 +130,9 @@ class Summary:
 
 def _quantities(summary: Summary) -> str:
     log_px, information, probe = summary.log_px, summary.information, summary.probe
+    rows = "groups" if summary.row == "group" else "data"
     lines = [
-        f"{summary.num_data} data; nats per datum, +- standard error over data",
+        f"{summary.num_data} {rows}; nats per {summary.row}, +- standard error over {rows}",
         "",
         _line("log p(x)", log_px.mean, f"{log_px.num_draws} draws, a lower bound"),
         _smoothed_line(log_px),
@@ -144,7 +147,7 @@ def _quantities(summary: Summary) -> str:
         num_data = round(np.exp(information.ceiling))
         lines += [
             _line(f"mutual information {top}", mutual, f"at most log {num_data} = {information.ceiling:.3f}"),
-            _line(f"marginal KL {top}", marginal, f"of the mean posterior from the prior, {num_data} data"),
+            _line(f"marginal KL {top}", marginal, f"of the mean posterior from the prior, {num_data} {rows}"),
         ]
     if probe is not None:
         share = Estimate(probe.accuracy, probe.standard_error)
@@ -172,23 +175,34 @@ def _smoothed_line(log_px: LogPxSummary) -> str:
 def _unit_table(site: SiteSummary) -> str:
     num_units = len(site.rate_per_unit)
     order = np.argsort(np.negative(site.rate_per_unit), kind="stable")
-    collapsed = f"{site.collapsed_fraction:.1%}"
+    head = SITE_TERM if site.how == SITE_TERM else "rate"
+    width = len(f"   {head} [nats]")
     lines = [
         f"latent {site.name}: {num_units} units",
-        f"active units {site.num_active_by_variance} by variance > {THRESHOLD}, "
-        f"{site.num_active_by_rate} by rate > {THRESHOLD} nats",
-        f"collapsed units {collapsed}: rate < {EPSILON} nats for all but {DELTA:.0%} of the data",
-        "  unit   rate [nats]   variance of the mean   active by",
+        *_units_in_use(site),
+        f"  unit   {head} [nats]   variance of the mean   active by",
     ]
     for unit in order[:MAX_UNITS]:
         rate, variance = site.rate_per_unit[unit], site.variance_per_unit[unit]
-        by = {"variance": site.active_by_variance[unit], "rate": site.active_by_rate[unit]}
+        by_rate = site.active_by_rate is not None and site.active_by_rate[unit]
+        by = {"variance": site.active_by_variance[unit], "rate": by_rate}
         active = ", ".join(name for name, holds in by.items() if holds) or "-"
-        lines.append(f"{unit:6d}{rate:14.4f}{variance:23.4f}   {active}")
+        lines.append(f"{unit:6d}{rate:{width}.4f}{variance:23.4f}   {active}")
     if num_units > MAX_UNITS:
         rest = sum(site.rate_per_unit[unit] for unit in order[MAX_UNITS:])
-        lines.append(f"{num_units - MAX_UNITS} more units with smaller rates, together {rest:.4f} nats")
+        lines.append(f"{num_units - MAX_UNITS} more units with smaller {head}s, together {rest:.4f} nats")
     return "\n".join(lines)
+
+
+def _units_in_use(site: SiteSummary) -> list[str]:
+    by_variance = f"active units {site.num_active_by_variance} by variance > {THRESHOLD}"
+    if site.collapsed_fraction is None:
+        return [by_variance]
+    collapsed = f"{site.collapsed_fraction:.1%}"
+    return [
+        f"{by_variance}, {site.num_active_by_rate} by rate > {THRESHOLD} nats",
+        f"collapsed units {collapsed}: rate < {EPSILON} nats for all but {DELTA:.0%} of the data",
+    ]
 
 
 def _line(name: str, estimate: Estimate, note: str) -> str:

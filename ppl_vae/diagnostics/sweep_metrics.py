@@ -6,7 +6,7 @@ and kept beside it in ``metrics.csv``.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from ppl_vae.errors import InputError
-from ppl_vae.files import storage_errors, write_atomically
+from ppl_vae.files import storage_errors, strict_json, write_atomically
 
-__all__ = ["USES", "SweepRuns", "Use", "add_metric", "read_sweep"]
+__all__ = ["USES", "RunReader", "SweepRuns", "Use", "add_metric", "measure_runs", "read_sweep"]
 
 Use = Literal["reconstruction", "classification", "generation"]
 USES = get_args(Use)
@@ -105,21 +105,39 @@ def add_metric(sweep: SweepRuns, use: Use, *, site: str, report: Report | None =
     name = {"reconstruction": "distortion", "classification": f"accuracy_{site}", "generation": "log_score"}[use]
     if name in sweep.table.columns and sweep.table[name].notna().all():
         return sweep, name
+    measure = _probe_run if use == "classification" else _score_run
+    return measure_runs(sweep, [name], measure, report=report), name
+
+
+def measure_runs(
+    sweep: SweepRuns,
+    names: Sequence[str],
+    measure: Callable[[Any], Mapping[str, float]],
+    *,
+    data: Any = None,
+    cache_name: str = METRICS,
+    report: Report | None = None,
+) -> SweepRuns:
+    """The sweep with columns that are measured on its runs, or were before and are in the cache.
+
+    Args:
+        sweep: Runs.
+        names: Columns to add.
+        measure: Gives the numbers of a ``Run`` by column: of these columns, and of others that are worth keeping.
+        data: The data, where they cannot be loaded by the name that the runs recorded.
+        cache_name: File in the sweep's folder that keeps the numbers; one for each way of measuring.
+        report: Gets a line for each run that is measured.
+
+    Raises:
+        InputError: The table does not name the runs' folders, or a run cannot be opened.
+    """
     if "run" not in sweep.table.columns:
         raise InputError(
-            f"{name} must be measured on the runs, but {sweep.path / TABLE} has no column run that names their "
-            f"folders; add a column {name}"
+            f"{names[0]} must be measured on the runs, but {sweep.path / TABLE} has no column run that names "
+            f"their folders; add a column {names[0]}"
         )
-    measure = _probe_run if use == "classification" else _score_run
-    values = _measured(sweep, name, measure, report or (lambda line: None))
-    return SweepRuns(sweep.path, sweep.sites, sweep.table.assign(**{name: values}), sweep.num_left_out), name
-
-
-def _measured(
-    sweep: SweepRuns, name: str, measure: Callable[[Any], dict[str, float]], report: Report
-) -> list[float]:
-    """A metric of every run, from the cache where the run is the one that was measured."""
-    cache, values = _read_cache(sweep.path / METRICS), []
+    path = sweep.path / cache_name
+    cache, reader, values = _read_cache(path), RunReader(data), []
     for number, run in enumerate(sweep.table["run"].astype(str)):
         folder = sweep.path / run
         known = cache.setdefault(run, {})
@@ -127,14 +145,55 @@ def _measured(
         if known.get("record") != fingerprint:
             known.clear()
             known["record"] = fingerprint
-        if pd.isna(known.get(name)):
-            from ppl_vae.training.run import Run
+        if any(pd.isna(known.get(name)) for name in names):
+            if report is not None:
+                what = names[0] if len(names) == 1 else f"{len(names)} columns"
+                report(f"measuring {what} of {run} ({number + 1} of {len(sweep.table)})")
+            known |= measure(reader.open(folder))
+            _write_cache(path, cache)
+        values.append([float(known[name]) for name in names])
+    columns = pd.DataFrame(values, columns=list(names), index=sweep.table.index)
+    table = sweep.table.drop(columns=list(names), errors="ignore").join(columns)
+    return SweepRuns(sweep.path, sweep.sites, table, sweep.num_left_out)
 
-            report(f"measuring {name} of {run} ({number + 1} of {len(sweep.table)})")
-            known |= measure(Run.open(folder))
-            _write_cache(sweep.path / METRICS, cache)
-        values.append(float(known[name]))
-    return values
+
+class RunReader:
+    """Opens runs one after the other; those of one model share an engine, which compiles once.
+
+    Only the run that was opened last may be used.
+
+    Args:
+        data: The data, where they cannot be loaded by the name that the runs recorded.
+    """
+
+    def __init__(self, data: Any = None) -> None:
+        self.data = data
+        self.opened: dict[str, Any] = {}
+        self.prepared: dict[tuple[str, int], Any] = {}
+
+    def open(self, path: Path) -> Any:
+        """The ``Run`` of a folder, with its parameters in the shared engine.
+
+        Args:
+            path: The run folder.
+
+        Raises:
+            InputError: As of ``Run.open``.
+        """
+        from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record
+        from ppl_vae.training.run import Run
+
+        folder = open_folder(path)
+        common = strict_json([folder.record["model"], folder.record["data"]])
+        if common in self.opened:
+            self.opened[common].engine.load_parameters(folder.read_checkpoint(FINAL)[0])
+        else:
+            self.opened[common] = Run.open(path, data=self.data)
+        like, seed = self.opened[common], folder.record["settings"]["seed"]
+        # The seed decides the splits.
+        if (common, seed) not in self.prepared:
+            self.prepared[common, seed] = prepare_from_record(folder, like.data.dataset)
+        return Run(folder, like.program, like.engine, self.prepared[common, seed])
 
 
 def _probe_run(run: Any) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.importance import importance_log_px, mean_and_standard_error, pareto_smooth
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine, chunks
@@ -22,6 +23,7 @@ __all__ = [
     "log_px",
     "posterior_draws",
     "posterior_means",
+    "unit_means",
 ]
 
 MAX_ROWS = 16384
@@ -115,6 +117,24 @@ def posterior_means(engine: Engine, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return {name: loc[0] for name, loc in found["loc"].items()}
 
 
+def unit_means(engine: Engine, x: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Posterior means by site with a column for each unit: a row a datum, or a row a member where rows are groups.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+    """
+    present = condition_of(x)
+    found = {}
+    for site, loc in posterior_means(engine, x).items():
+        if site in engine.nested:
+            members = np.ones(loc.shape[:2], bool) if present is None else present > 0
+            found[site] = loc[members].reshape(int(members.sum()), -1).astype(np.float64)
+        else:
+            found[site] = loc.reshape(len(loc), -1).astype(np.float64)
+    return found
+
+
 def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> LogPx:
     """Estimate log p(x) per datum with draws from the guide.
 
@@ -194,7 +214,7 @@ def inspect_draws(
     Raises:
         InputError: ``x`` has no data or no data axes, or ``num_draws`` or ``rows`` is below 1.
     """
-    data = np.asarray(x)
+    data = np.asanyarray(x)
     _check(data, num_draws, rows)
     num_rows = num_draws * len(data)
     parts = chunks(num_rows, max(1, min(rows, MAX_ENTRIES // data[0].size)))

@@ -1,8 +1,10 @@
-"""What the guide of a ladder does with what it reads off the data and what the levels above predict."""
+"""What guides do with several Gaussian opinions on one latent variable: they multiply them."""
 
 from typing import Any
 
-__all__ = ["combine"]
+from array_api_compat import array_namespace
+
+__all__ = ["combine", "combine_many"]
 
 
 def combine(read: tuple[Any, Any], predicted: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -28,3 +30,30 @@ def combine(read: tuple[Any, Any], predicted: tuple[Any, Any]) -> tuple[Any, Any
     variance, prior_variance = scale**2, prior_scale**2
     total = variance + prior_variance
     return (loc * prior_variance + prior_loc * variance) / total, scale * prior_scale / total**0.5
+
+
+def combine_many(loc: Any, scale: Any, present: Any) -> tuple[Any, Any]:
+    r"""What the members of a group say of a latent variable together: a product of Gaussians with the prior N(0, I).
+
+    .. math:: v = \Big(1 + \sum_i p_i / v_i\Big)^{-1}, \quad m = v \sum_i p_i m_i / v_i
+
+    Args:
+        loc: Locations, (..., m, k).
+        scale: Standard deviations, (..., m, k).
+        present: Whether each member is there, (..., m, 1).
+
+    Returns:
+        Location and standard deviation of the product, each (..., k); the prior where no member is there.
+
+    Source:
+        Bouchacourt, Tomioka & Nowozin, arXiv:1705.08841.
+
+    Example:
+        >>> import numpy as np
+        >>> combine_many(np.array([[3.0], [9.0]]), np.array([[1.0], [1.0]]), np.array([[True], [False]]))
+        (array([1.5]), array([0.70710678]))
+    """
+    xp = array_namespace(loc)
+    precision = xp.where(present, scale**-2, xp.zeros_like(scale))
+    total = 1.0 + precision.sum(-2)
+    return (precision * loc).sum(-2) / total, total**-0.5

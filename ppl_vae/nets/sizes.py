@@ -4,7 +4,16 @@ from typing import Literal
 
 from ppl_vae.errors import InputError
 
-__all__ = ["MINIMUM_SCALE", "Activation", "Net", "conv_layers", "image_shape", "layer_sizes", "map_layers"]
+__all__ = [
+    "MINIMUM_SCALE",
+    "Activation",
+    "Net",
+    "conv_layers",
+    "image_shape",
+    "layer_sizes",
+    "map_layers",
+    "two_levels",
+]
 
 Activation = Literal["relu", "tanh", "softplus"]
 
@@ -37,6 +46,22 @@ def layer_sizes(num_inputs: int, num_outputs: int, hidden_dim: int, num_hidden: 
         )
     sizes = [num_inputs, *[hidden_dim] * num_hidden, num_outputs]
     return list(zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def two_levels(latent_dims: list[int]) -> tuple[int, int]:
+    """Sizes of z1 and z2.
+
+    Args:
+        latent_dims: Two sizes.
+
+    Raises:
+        InputError: There are more or fewer.
+    """
+    if len(latent_dims) != 2:
+        raise InputError(
+            f"latent_dims must be two sizes, of z1 and z2, but it is {latent_dims}; pass two numbers such as 16,4"
+        )
+    return latent_dims[0], latent_dims[1]
 
 
 def image_shape(data_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ppl_vae.errors import InputError
 
-__all__ = ["Spread", "parse_spread"]
+__all__ = ["Spread", "checked_scale", "parse_spread"]
 
 # A number is fixed; "learned" is a number for each unit, the same for all data.
 Spread = float | Literal["amortised", "learned"]
@@ -38,4 +38,19 @@ def parse_spread(name: str, text: str) -> Spread:
             f"{name} must be amortised, learned or a positive standard deviation, but it is {text!r}; "
             "write a number such as 0.5 to fix it"
         )
+    return scale
+
+
+def checked_scale(name: str, scale: float) -> float:
+    """A standard deviation, refused where it is none.
+
+    Args:
+        name: Name of the option, for the message.
+        scale: The number.
+
+    Raises:
+        InputError: It is not positive or not finite.
+    """
+    if not 0.0 < scale < inf:
+        raise InputError(f"{name} must be positive and finite, but it is {scale}; pass a standard deviation")
     return scale

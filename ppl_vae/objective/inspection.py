@@ -1,9 +1,11 @@
 """Per-datum quantities of one run of guide and model: what diagnostics read, the same for both backends.
 
-Everything is unscaled: betas and plate sizes do not enter (a scaled plate makes bad fits look good).
+Everything is unscaled: betas and plate sizes do not enter (a scaled plate makes bad fits look good). Where a row
+of the data is a group with a plate of m members, a datum is the group: densities and rates are summed over its
+members, those that a mask leaves out apart, and values have an axis of members before the event.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -84,37 +86,63 @@ def inspect(program: Program, *, draw_x: bool = False) -> Inspection:
     rates, how = {}, []
     for name, q in traces.guide.items():
         elements, method = rate_elements(q, traces.model[name], traces, program)
-        rates[name] = aligned(q, traces.model[name])[0].filled(elements)
+        pair = aligned(q, traces.model[name])[0]
+        rates[name] = _over_members(pair, pair.filled(elements))
         how.append((name, method))
     guide, model = traces.guide, traces.model
     return Inspection(
-        latents={name: site.value for name, site in guide.items()},
-        loc={name: _fill(site.shape, _moment(site, "mean")) for name, site in guide.items()},
-        scale={name: _fill(site.shape, _moment(site, "variance") ** 0.5) for name, site in guide.items()},
-        log_guide={name: site.per_datum(site.log_prob()) for name, site in guide.items()},
-        log_prior={name: model[name].per_datum(model[name].log_prob()) for name in guide},
-        log_likelihood=sum(site.per_datum(site.log_prob()) for site in traces.observed),
+        latents={name: _rows(site, site.value) for name, site in guide.items()},
+        loc={name: _rows(site, _moment(site, "mean")) for name, site in guide.items()},
+        scale={name: _rows(site, _moment(site, "variance") ** 0.5) for name, site in guide.items()},
+        log_guide={name: _log_density(site) for name, site in guide.items()},
+        log_prior={name: _log_density(model[name]) for name in guide},
+        log_likelihood=sum(_log_density(site) for site in traces.observed),
         rates=rates,
-        mean=_fill(traces.x.shape, _moment(traces.x, "mean")),
+        mean=_members_only(traces.x, _rows(traces.x, _moment(traces.x, "mean"))),
         how=tuple(how),
-        x_draw=program.draw(traces.x) if draw_x else None,
+        x_draw=_members_only(traces.x, program.draw(traces.x)) if draw_x else None,
         log_elements={site.name: site.filled(site.log_prob()) for site in traces.observed} if draw_x else None,
     )
 
 
-def read_generation(sites: Mapping[str, Site], observed: str) -> Generation:
+def read_generation(sites: Mapping[str, Site], observed: str, latents: Sequence[str]) -> Generation:
     """Read a run of the model with its observations drawn.
 
     Args:
         sites: The model's sites.
-        observed: Name of the observed site.
+        observed: Name of the observed site that holds the data.
+        latents: Names of the latent sites; what else the model observes, such as a condition, is left out.
     """
     x = sites[observed]
     return Generation(
-        latents={name: site.value for name, site in sites.items() if name != observed},
-        mean=_fill(x.shape, _moment(x, "mean")),
-        x=x.value,
+        latents={name: _rows(sites[name], sites[name].value) for name in latents},
+        mean=_members_only(x, _rows(x, _moment(x, "mean"))),
+        x=_members_only(x, x.value),
     )
+
+
+def _over_members(site: Site, elements: Any) -> Any:
+    """Elements of each row of the data, (n, *event): the sum over the members of a group."""
+    axes = tuple(range(1, len(site.batch_shape)))
+    return elements.sum(axes) if axes else elements
+
+
+def _log_density(site: Site) -> Any:
+    return _over_members(site, site.per_datum(site.log_prob()))
+
+
+def _rows(site: Site, values: Any) -> Any:
+    """Values by row of the data, (n, *event), or (n, m, *event) of a site in a plate of m members."""
+    values = _fill(site.shape, values)
+    return values[:, 0] if site.batch_shape[1:] == (1,) else values
+
+
+def _members_only(site: Site, values: Any) -> Any:
+    """Values with zeros where a group has no member."""
+    if site.mask is None or len(site.batch_shape) == 1:
+        return values
+    mask = site.mask[(...,) + (None,) * (values.ndim - site.mask.ndim)]
+    return array_namespace(values).where(mask, values, array_namespace(values).zeros_like(values))
 
 
 def _moment(site: Site, name: str) -> Any:

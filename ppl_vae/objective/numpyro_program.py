@@ -16,7 +16,7 @@ from numpyro.primitives import Messenger
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
 from ppl_vae.objective.numpyro_dependence import depends
-from ppl_vae.objective.objective import LatentRule, Objective, Program
+from ppl_vae.objective.objective import LatentRule, Objective, Program, given_latents
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -87,8 +87,7 @@ class NumPyroProgram:
 
     def generate(self, given: Mapping[str, Any] | None = None) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
-        values = given or {}
-        free = _SetLatents(handlers.uncondition(self.model), lambda name, fn: values.get(name))
+        free = _SetLatents(handlers.uncondition(self.model), given_latents(given or {}))
         return self._sites(self._trace(handlers.seed(free, self.fresh_key()), self.params))
 
     def draw(self, site: Site) -> jax.Array:

@@ -8,7 +8,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
-__all__ = ["LatentRule", "Objective", "Program", "never_trained_notes"]
+__all__ = ["LatentRule", "Objective", "Program", "given_latents", "never_trained_notes"]
 
 # From a latent site's name and the distribution it has in the guide to its value, or None for a draw.
 LatentRule = Callable[[str, Any], Any]
@@ -54,6 +54,23 @@ class Program(Protocol):
 
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""
+
+
+def given_latents(values: Mapping[str, Any]) -> LatentRule:
+    """Set the latent sites that have a value, (n, *event), to it.
+
+    Args:
+        values: Values by site; they get the axis of length 1 that a plate within theirs needs.
+    """
+
+    def rule(name: str, fn: Any) -> Any:
+        if name not in values:
+            return None
+        value, shape = values[name], (*fn.batch_shape, *fn.event_shape)
+        outer = shape[1:2] == (1,) and tuple(value.shape) == (*shape[:1], *shape[2:])
+        return value.reshape(shape) if outer else value
+
+    return rule
 
 
 def never_trained_notes(names: Sequence[str]) -> list[str]:

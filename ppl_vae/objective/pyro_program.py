@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
-from ppl_vae.objective.objective import LatentRule, Objective, Program
+from ppl_vae.objective.objective import LatentRule, Objective, Program, given_latents
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
 
@@ -67,7 +67,7 @@ class PyroProgram:
 
     def generate(self, given: Mapping[str, Any] | None = None) -> Mapping[str, Site]:
         """Run the model with its observed sites drawn, not given; see ``objective.Program.generate``."""
-        return self._sites(self._trace(poutine.uncondition(self.model), given or {}))
+        return self._sites(self._trace(poutine.uncondition(self.model), {}, given_latents(given or {})))
 
     def draw(self, site: Site) -> torch.Tensor:
         """A fresh draw from a site's distribution; see ``objective.Program.draw``."""

@@ -63,6 +63,11 @@ class Site:
         """Shape of the independent axes, (n,) in a single plate."""
         return self.element_shape[: len(self.element_shape) - self.event_dim]
 
+    @property
+    def has_members(self) -> bool:
+        """Whether a row of the data is a group, and the site stands in the plate of its members too."""
+        return self.batch_shape[1:] not in ((), (1,))
+
     def log_prob(self) -> Any:
         """Log density of each element, in nats; neither scaled nor masked."""
         return self.fn.log_prob(self.value)

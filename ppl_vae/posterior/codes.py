@@ -45,7 +45,7 @@ def encode(engine: Engine, x: Any, *, num_draws: int = 0, seed: int = 0) -> Code
         raise InputError(f"num_draws must be 0 or more, but it is {num_draws}; 0 gives means only")
     moments, draws = [], []
     for number, part in enumerate(chunks(len(x))):
-        rows = np.asarray(x[part])
+        rows = np.asanyarray(x[part])
         moments.append(inspect_draws(engine, rows, ("loc", "scale"), num_draws=1, seed=0, latents="mean"))
         if num_draws:
             child = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

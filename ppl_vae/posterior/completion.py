@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
 from ppl_vae.posterior.chain_moments import ChainMoments
@@ -151,7 +152,9 @@ class _Chains:
         self.shape = (num_draws, *data.shape)
         self.rng = np.random.default_rng(seed)
         self.missing = np.concatenate([missing] * num_draws)
-        start = engine.generate(len(self.missing), seed=self._seed())
+        condition = condition_of(data)
+        self.condition = None if condition is None else np.concatenate([condition] * num_draws)
+        start = engine.generate(len(self.missing), seed=self._seed(), condition=self.condition)
         self.latents = {site: start.latents[site] for site in engine.latents}
         self.rows = np.where(self.missing, start.x, np.concatenate([data] * num_draws)).astype(np.float32)
         elements = self._inspect(self.latents).log_elements[engine.observed]
@@ -166,7 +169,7 @@ class _Chains:
         """Take the three moves; the acceptance of the first and the second by datum, (2, n)."""
         now = self._inspect(self.latents)
         by_guide = self._inspect("draw")
-        prior = self.engine.generate(len(self.rows), seed=self._seed()).latents
+        prior = self.engine.generate(len(self.rows), seed=self._seed(), condition=self.condition).latents
         by_prior = self._inspect({site: prior[site] for site in self.engine.latents})
 
         first = self._accept(by_guide.log_weight, now.log_weight)
@@ -199,7 +202,8 @@ class _Chains:
         return total
 
     def _inspect(self, latents: Mapping[str, NDArray[Any]] | Literal["draw"]) -> Any:
-        return self.engine.inspect(self.rows, seed=self._seed(), latents=latents, draw_x=True)
+        rows = self.rows if self.condition is None else Conditioned(self.rows, self.condition)
+        return self.engine.inspect(rows, seed=self._seed(), latents=latents, draw_x=True)
 
     def _seed(self) -> int:
         return int(self.rng.integers(2**32))
@@ -224,7 +228,7 @@ def _block(chains: _Chains, moments: ChainMoments, acceptance: NDArray[np.float6
 
 def _checked(x: ArrayLike, missing: ArrayLike, **counts: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Data with zeros where they are missing, and what is missing."""
-    data, holes = np.asarray(x), np.asarray(missing)
+    data, holes = np.asanyarray(x), np.asarray(missing)
     if data.ndim < 2 or data.size == 0:
         raise InputError(f"x must have shape (n, *data_shape), none of them zero, but has shape {data.shape}")
     if holes.shape != data.shape or holes.dtype != bool:
@@ -235,4 +239,5 @@ def _checked(x: ArrayLike, missing: ArrayLike, **counts: int) -> tuple[NDArray[n
     for (name, value), least in zip(counts.items(), (1, MIN_STEPS), strict=True):
         if value < least:
             raise InputError(f"{name} must be at least {least}, but it is {value}; ask for more")
-    return np.where(holes, 0, data).astype(np.float32), holes
+    filled, condition = np.where(holes, 0, data).astype(np.float32), condition_of(data)
+    return filled if condition is None else Conditioned(filled, condition), holes

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Dataset, binarise, is_data_name, load
+from ppl_vae.data import Conditioned, Dataset, binarise, is_data_name, load
 from ppl_vae.data._rows import FileRows
 from ppl_vae.data.readers.files import read_file
 from ppl_vae.errors import InputError
 from ppl_vae.posterior.missing import split_missing
+from ppl_vae.training.arrangement import arranged_again
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["Chosen", "choose_data", "read_mask"]
@@ -69,7 +70,10 @@ def choose_data(run: Any, data: str | None = None, split: str | None = None, *, 
             f"split must not be set beside data, but it is {split!r}: it names a part of the run's own data; "
             "leave one of them out"
         )
+    arrangement = run.record["data"].get("arrangement", {})
+    may_miss = may_miss and not arrangement
     dataset, holes = _load_with_holes(Path(data)) if may_miss and _is_file(data) else (load(data), None)
+    dataset = arranged_again(dataset, arrangement)
     x = dataset.in_memory()
     shape = tuple(run.record["data"]["data_shape"])
     if x.shape[1:] != shape:
@@ -80,6 +84,8 @@ def choose_data(run: Any, data: str | None = None, split: str | None = None, *, 
     settings = run.record["settings"]
     if settings["binarise"] != "none":
         x = binarise(x, settings["binarise"], seed=child_seed(settings["seed"], "binarise"))
+    if dataset.condition is not None:
+        x = Conditioned(x, dataset.condition)
     return Chosen(
         x, dataset.labels, dataset.label_names, dataset.name, np.zeros(x.shape, bool) if holes is None else holes
     )

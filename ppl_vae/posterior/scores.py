@@ -85,7 +85,7 @@ def score(engine: Engine, x: Any, *, num_draws: int = 100, seed: int = 0) -> Sco
     parts = chunks(len(x), max(1, BLOCK_ROWS // num_draws))
     seeds = [int(s.generate_state(1)[0]) for s in np.random.SeedSequence(seed).spawn(len(parts))]
     blocks = [
-        _score_block(engine, np.asarray(x[part]), num_draws, child)
+        _score_block(engine, np.asanyarray(x[part]), num_draws, child)
         for part, child in zip(parts, seeds, strict=True)
     ]
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

@@ -107,8 +107,6 @@ def make_points(beta: Any, seeds: Sequence[int], sites: list[str], *, max_runs: 
     Raises:
         InputError: A site does not exist, betas cannot be read, or there are too many points.
     """
-    for seed in seeds:
-        check_seed(seed)
     if isinstance(beta, Mapping):
         beta_by_site(dict.fromkeys(beta, 1.0), sites)
         axes = [read_axis(beta.get(site, 1.0)) for site in sites]
@@ -122,6 +120,8 @@ def make_points(beta: Any, seeds: Sequence[int], sites: list[str], *, max_runs: 
             f"a sweep must have at most {max_runs} runs, but {num_grid} points of the grid and {len(seeds)} seeds "
             f"make {num_grid * len(seeds)}; choose fewer, or allow them by --max-runs"
         )
+    for seed in seeds:
+        check_seed(seed)
     rows = list(grid)
     return [Point(dict(zip(sites, row, strict=True)), seed) for seed in seeds for row in rows]
 

@@ -76,10 +76,21 @@ class Asked:
             InputError: As of ``fit``.
         """
         settings, shape = replace(self.settings, seed=seed), self.dataset.data_shape
-        program = build_program(self.program, shape, backend=self.backend, options=self.options, seed=seed)
+        condition = self.dataset.condition_shape
+        program = build_program(
+            *(self.program, shape),
+            backend=self.backend,
+            options=self.options,
+            seed=seed,
+            condition_shape=condition,
+        )
         data = prepare(self.dataset, settings, program.options)
         loss = build_loss(
-            self.loss or program.default_loss, program.backend, self.loss_options, base=self.base_loss
+            self.loss or program.default_loss,
+            program.backend,
+            self.loss_options,
+            base=self.base_loss,
+            data_plate=program.data_plate,
         )
         engine = make_engine(program, shape, seed=seed, device=settings.device)
         prepare_engine(engine, program, loss, data, settings, beta_by_site(1.0, engine.latents))

@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import load
+from ppl_vae.data import Dataset, load
+from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
-from ppl_vae.plugins import Backend
+from ppl_vae.plugins import Backend, find
 from ppl_vae.sweeps.folder import SweepFolder, new_sweep_path
 from ppl_vae.sweeps.grid import Point, make_points, paths
 from ppl_vae.sweeps.setup import Asked, Ready
 from ppl_vae.sweeps.table import TABLE, row, write_table
+from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.records import num_cores
 from ppl_vae.training.settings import FitSettings, settings_from
 
@@ -52,6 +54,9 @@ def sweep(
     beta: Any,
     seeds: int = 1,
     labels: Any = None,
+    condition: Any = None,
+    group: Any = None,
+    max_members: int = 0,
     backend: Backend | None = None,
     loss: str | Path | None = None,
     base_loss: str | Path | None = None,
@@ -79,6 +84,9 @@ def sweep(
             for sites that are not named; or one such thing, the same beta for all sites.
         seeds: Number of seeds; they count up from the setting ``seed``.
         labels: Class labels of an array, (n,).
+        condition: As in ``fit``.
+        group: As in ``fit``.
+        max_members: As in ``fit``.
         backend: "pyro" or "numpyro"; None takes the file's, and "pyro" for a name.
         loss: Name or path of a loss; None takes the variant's default.
         base_loss: Loss that a wrapping loss wraps.
@@ -101,8 +109,17 @@ def sweep(
         KeyboardInterrupt: The user interrupted; the message says how to continue.
     """
     _check(seeds=(seeds, 1), max_runs=(max_runs, 1), jobs=(jobs, 0), runs_at_once=(runs_at_once, 0))
-    asked = _ask(program, data, labels, backend, loss, base_loss, loss_options, options)
+    if targets := options.pop("target_rates", None):
+        raise InputError(
+            f"target_rates must be left out of a sweep, whose betas are those of its grid, but it is {targets}; "
+            "ask fit for the rates, once for each seed, or sweep over betas and let advise name their rates"
+        )
+    program = _as_text(program, "program")
+    arranged = {"condition": condition, "group": group, "max_members": max_members}
+    dataset = arrange(load(data, labels=labels), find("models", program, backend), **arranged)
+    asked = _ask(program, dataset, backend, loss, base_loss, loss_options, options)
     settings = asked.settings
+    check_seed(settings.seed + seeds - 1)
     first = asked.ready(settings.seed)
     points = make_points(
         beta, range(settings.seed, settings.seed + seeds), first.engine.latents, max_runs=max_runs
@@ -124,8 +141,7 @@ def sweep(
 
 def _ask(
     program: Any,
-    data: Any,
-    labels: Any,
+    dataset: Dataset,
     backend: Backend | None,
     loss: Any,
     base_loss: Any,
@@ -134,8 +150,8 @@ def _ask(
 ) -> Asked:
     names, given = {field.name for field in fields(FitSettings)}, {**DEFAULTS, **options}
     return Asked(
-        program=_as_text(program, "program"),
-        dataset=load(data, labels=labels),
+        program=program,
+        dataset=dataset,
         backend=backend,
         loss=_as_text(loss, "loss"),
         base_loss=_as_text(base_loss, "base_loss"),

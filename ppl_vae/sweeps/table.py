@@ -27,7 +27,8 @@ def row(point: Point, record: Mapping[str, Any] | None) -> dict[str, Any]:
         ``run`` (its folder below that of the sweep), ``seed``, ``beta_<site>``, ``status`` ("waiting", "finished"
         or "failed", with the cause under ``message``), ``best_epoch``; and of each split, as in ``loss_test``:
         ``loss``, ``distortion``, ``rate_<site>``, ``total_rate``, ``elbo``, ``log_px``,
-        ``log_px_standard_error``, ``active_units_<site>``, ``extra_<name>``.
+        ``log_px_standard_error``, ``active_units_<site>``, ``extra_<name>``; of data in [0, 1] also ``psnr`` in
+        decibels, of the mean at the posterior means.
     """
     found: dict[str, Any] = {"run": f"runs/{point.name}", "seed": point.seed}
     found |= {f"beta_{site}": beta for site, beta in point.betas.items()}
@@ -82,6 +83,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     named = {"beta": "beta_{}", "rate": "rate_{}_test"}
     columns = {f"{head} {site}": name.format(site) for head, name in named.items() for site in sites}
     columns |= {"distortion": "distortion_test", "elbo": "elbo_test", "log p(x)": "log_px_test"}
+    if any("psnr_test" in found for found in rows):
+        columns["PSNR [dB]"] = "psnr_test"
     lines = ["".join(f"{head:>12}" for head in ["seed", *columns]) + "   [test data, nats per datum]"]
     for found in rows:
         cells = [f"{found['seed']:>12}", *(_cell(found.get(name)) for name in columns.values())]

@@ -21,7 +21,7 @@ from numpyro.infer.svi import SVIState
 from ppl_vae.nets.bridge import flatten_params
 from ppl_vae.objective.numpyro_program import TERMS
 from ppl_vae.sweeps.setup import Ready
-from ppl_vae.training.engine import Arrays, chunks
+from ppl_vae.training.engine import Arrays, chunks, program_arguments
 
 __all__ = ["Vectorised", "bytes_per_run", "plain_state"]
 
@@ -47,11 +47,12 @@ def bytes_per_run(ready: Ready) -> int:
         ready: One of the runs.
     """
     engine, num_data = ready.engine, len(ready.data.splits.train)
-    batch = jnp.zeros((ready.settings.batch(num_data), *engine.data_shape))
+    shapes = [shape for shape in (engine.data_shape, engine.condition_shape) if shape is not None]
+    batch = [jnp.zeros((ready.settings.batch(num_data), *shape)) for shape in shapes]
     betas = dict.fromkeys(engine.latents, 1.0)
-    step = jax.make_jaxpr(lambda state, x: engine.svi.update(state, x, betas=betas))(engine.svi_state, batch)
+    step = jax.make_jaxpr(lambda state, x: engine.svi.update(state, *x, betas=betas))(engine.svi_state, batch)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(plain_state(engine)))
-    return int(4 * state + batch.nbytes + _bytes(step.jaxpr))
+    return int(4 * state + sum(array.nbytes for array in batch) + _bytes(step.jaxpr))
 
 
 def _bytes(jaxpr: Any) -> int:
@@ -83,9 +84,13 @@ class Vectorised:
         self.mesh = Mesh(np.array(devices[:shards]), ("runs",))
         data = self.first.data
         grey = self.first.settings.binarise == "sample"
-        self.x = self._put(data.dataset.x if grey else data.x, ALL)
+        every = data.rows(np.arange(data.dataset.num_data), grey=grey)
+        self.rows = tuple(self._put(a, ALL) for a in program_arguments(every, self.engine.condition_shape))
         self.numbers = {seed: number for number, seed in enumerate(runs)}
-        self.validation = self._put(np.stack([r.data.split("validation") for r in runs.values()]), ALL)
+        splits = [
+            program_arguments(r.data.split("validation"), self.engine.condition_shape) for r in runs.values()
+        ]
+        self.validation = tuple(self._put(np.stack(arrays), ALL) for arrays in zip(*splits, strict=True))
         self.noise = {s: np.asarray(jax.random.key_data(r.engine.batch_noise)) for s, r in runs.items()}
         shard = partial(jax.shard_map, mesh=self.mesh, check_vma=False)
         block = jax.vmap(self._block, (0, None, 0, None, 0))
@@ -130,13 +135,13 @@ class Vectorised:
         noise = self._put(np.stack([self.noise[seed] for seed in seeds]), RUNS)
         weights = {site: self._put(values, RUNS) for site, values in betas.items()}
         inputs = (self._put(rows.astype(np.int32), RUNS), weights)
-        state, terms, finite = self._train(state, self.x, noise, self._put(steps, ALL), inputs)
+        state, terms, finite = self._train(state, self.rows, noise, self._put(steps, ALL), inputs)
         return state, np.asarray(terms, np.float64), np.asarray(finite)
 
-    def _block(self, state: SVIState, x: Array, noise: Array, steps: Array, inputs: Any) -> Any:
+    def _block(self, state: SVIState, data: Any, noise: Array, steps: Array, inputs: Any) -> Any:
         rows, betas = inputs
         state = state._replace(rng_key=jax.random.wrap_key_data(state.rng_key))
-        new, terms = self.engine.scan_block(state, x, jax.random.wrap_key_data(noise), (rows, steps, betas))
+        new, terms = self.engine.scan_block(state, data, jax.random.wrap_key_data(noise), (rows, steps, betas))
         leaves = [leaf for leaf in jax.tree.leaves(new.optim_state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
         return new._replace(rng_key=jax.random.key_data(new.rng_key)), terms, finite
@@ -157,19 +162,21 @@ class Vectorised:
         inputs = jax.tree.map(lambda array: self._put(array, RUNS), (numbers, noise, dict(betas)))
         return np.asarray(self._validate(state, self.validation, inputs), np.float64)
 
-    def _validate_shard(self, state: SVIState, data: Array, inputs: Any) -> Array:
+    def _validate_shard(self, state: SVIState, data: Any, inputs: Any) -> Array:
         # One run after the other: a batch of validation data is large enough by itself.
         return jax.lax.map(lambda run: self._validate_run(run[0], data, *run[1]), (state, inputs))
 
-    def _validate_run(self, state: SVIState, data: Array, number: Array, noise: Array, betas: Any) -> Array:
-        engine, x = self.engine, data[number]
+    def _validate_run(self, state: SVIState, data: Any, number: Array, noise: Array, betas: Any) -> Array:
+        engine, batch = self.engine, [array[number] for array in data]
+        num_data = len(batch[0])
         params = {**engine.svi.get_params(state), **_mutable(state)}
         total = jnp.zeros(len(engine.term_names))
-        for position, part in enumerate(chunks(len(x))):
+        for position, part in enumerate(chunks(num_data)):
             key = jax.random.fold_in(jax.random.wrap_key_data(noise), position)
-            program, loss = engine.program, self.first.loss.object
-            terms = loss.terms(key, params, program.model, program.guide, x[part], betas=betas)
-            total += jnp.stack(list(terms.flat().values())) * (len(x[part]) / len(x))
+            program, loss = engine.evaluated, self.first.loss.object
+            some = [array[part] for array in batch]
+            terms = loss.terms(key, params, program.model, program.guide, *some, betas=betas)
+            total += jnp.stack(list(terms.flat().values())) * (len(some[0]) / num_data)
         return total
 
     def parameters(self, state: SVIState) -> Arrays:

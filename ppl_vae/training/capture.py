@@ -16,16 +16,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 __all__ = ["Step", "capture", "forked"]
 
 # From parameters, a batch and betas to terms (loss first) and gradients.
-Step = Callable[[list[Tensor], Tensor, list[Tensor]], tuple[list[Tensor], list[Tensor]]]
+Step = Callable[[list[Tensor], list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]
 
 
-def capture(step: Step, parameters: list[Tensor], batches: list[Tensor], betas: list[Tensor]) -> Step:
+def capture(step: Step, parameters: list[Tensor], batches: list[list[Tensor]], betas: list[Tensor]) -> Step:
     """Record the tensor operations of a step.
 
     Args:
         step: What is recorded; its random numbers come from torch's global generator.
         parameters: Example parameters.
-        batches: Two batches of the shape to replay; the second is for the check.
+        batches: Two batches of the shape to replay, data and conditions; the second is for the check.
         betas: Example betas, scalars.
 
     Returns:

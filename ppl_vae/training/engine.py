@@ -7,11 +7,22 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Rows
+from ppl_vae.data import Rows, condition_of
+from ppl_vae.errors import InputError
 from ppl_vae.objective.inspection import Generation, Inspection
 from ppl_vae.objective.split import Split
 
-__all__ = ["Arrays", "Device", "Engine", "StepOptions", "UnitBetas", "chunks", "probe_betas"]
+__all__ = [
+    "Arrays",
+    "Device",
+    "Engine",
+    "StepOptions",
+    "UnitBetas",
+    "chunks",
+    "conditions_for",
+    "probe_betas",
+    "program_arguments",
+]
 
 Arrays = dict[str, NDArray[Any]]
 Device = Literal["auto", "cpu", "cuda"]
@@ -37,9 +48,13 @@ class StepOptions:
 class Engine(Protocol):
     """Training and inspection of one model and guide in one backend.
 
+    Data of a conditional program are ``data.Conditioned``, which know what each datum is conditioned on.
+
     Attributes:
         latents: Names of the latent sites.
         observed: Name of the observed site that holds the data.
+        condition_shape: Shape of the condition of one datum, or None for programs without one.
+        nested: Latent sites with a value for each member of a row, where the rows are groups.
         how: How the rate of each site is computed, once training is prepared; see ``Terms.how``.
         split: What keeps the rate from splitting by site, once training is prepared.
         notes: What a reader of the run should know, such as why a step was not captured.
@@ -47,6 +62,8 @@ class Engine(Protocol):
 
     latents: list[str]
     observed: str
+    condition_shape: tuple[int, ...] | None
+    nested: list[str]
     how: dict[str, str]
     split: Split
 
@@ -105,11 +122,17 @@ class Engine(Protocol):
         """
 
     def generate(
-        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+        self,
+        num_draws: int,
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | None = None,
+        condition: NDArray[Any] | None = None,
     ) -> Generation:
         """Draws from the model; NumPy arrays.
 
-        Sites in ``latents``, (num_draws, *event), have these values; the others are drawn given them.
+        Sites in ``latents``, (num_draws, *event), have these values; the others are drawn given them. A
+        conditional program needs a condition for each draw, (num_draws, *condition_shape); fewer are repeated.
         """
 
 
@@ -128,6 +151,52 @@ class UnitBetas(dict[str, float]):
     def __missing__(self, site: str) -> float:
         """Beta of any site."""
         return 1.0
+
+
+def program_arguments(x: Any, condition_shape: tuple[int, ...] | None) -> tuple[Any, ...]:
+    """What model and guide are called with: the data, and their conditions for a conditional program.
+
+    Args:
+        x: Data.
+        condition_shape: Shape of the condition of one datum that the program was built for, or None.
+
+    Raises:
+        InputError: Conditions are missing, or of another shape.
+    """
+    if condition_shape is None:
+        return (x,)
+    condition = condition_of(x)
+    if condition is None or condition.shape[1:] != condition_shape:
+        found = "there is none" if condition is None else f"it has shape {condition.shape}"
+        raise InputError(
+            f"condition must have shape (n, {', '.join(map(str, condition_shape))}), as the model was built for, "
+            f"but {found}; pass data with their conditions, such as data.Conditioned(x, condition)"
+        )
+    return np.asarray(x), condition
+
+
+def conditions_for(
+    num_draws: int, condition: NDArray[Any] | None, condition_shape: tuple[int, ...] | None
+) -> tuple[NDArray[Any], ...]:
+    """Conditions of draws from a model: those given, repeated as often as needed; empty where it takes none.
+
+    Args:
+        num_draws: Number of draws.
+        condition: Conditions, (m, *condition_shape), m >= 1.
+        condition_shape: Shape of one that the program was built for, or None.
+
+    Raises:
+        InputError: The program needs conditions and there are none, or they have another shape.
+    """
+    if condition_shape is None:
+        return ()
+    found = None if condition is None else np.asarray(condition)
+    if found is None or found.shape[1:] != condition_shape or not len(found):
+        raise InputError(
+            f"condition must have shape (n, {', '.join(map(str, condition_shape))}) for draws from this "
+            f"conditional model, but it is {'missing' if found is None else found.shape}; pass conditions"
+        )
+    return (found[np.arange(num_draws) % len(found)],)
 
 
 def chunks(num_data: int, size: int = 4096) -> list[slice]:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ppl_vae.data import load, rows_per_block
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically
-from ppl_vae.plugins import Backend
+from ppl_vae.plugins import Backend, find
+from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
 from ppl_vae.training.loop import Progress, TrainingLoop
 from ppl_vae.training.prepared import Prepared, prepare
@@ -42,6 +43,9 @@ def fit(
     data: Any,
     *,
     labels: Any = None,
+    condition: Any = None,
+    group: Any = None,
+    max_members: int = 0,
     backend: Backend | None = None,
     loss: Any = None,
     base_loss: Any = None,
@@ -52,6 +56,7 @@ def fit(
     report: Report | None = None,
     products: bool = True,
     start: str | Path | None = None,
+    init: Literal["random", "linear-optimum"] = "random",
     **options: Any,
 ) -> Run:
     """Fit a variational autoencoder.
@@ -61,6 +66,11 @@ def fit(
         data: Name of a data set ("digits"), path of a file or of a folder of images, or an array (n, *data_shape);
             see ``load``.
         labels: Class labels of an array, (n,).
+        condition: What a conditional variant is given with each datum: "labels", "quadrant", the path of a file,
+            or an array (n, *condition_shape); None takes quadrants of images, else labels. See ``add_condition``.
+        group: Group of each datum for a grouped variant: "labels", the path of a file, or an array (n,); None
+            takes labels. See ``group_data``.
+        max_members: Most data that a group may have; larger ones are parted. 0 for no bound.
         backend: "pyro" or "numpyro"; None takes the file's or the object's, and "pyro" for a name.
         loss: Name or path of a loss, or a loss object; None takes the variant's default.
         base_loss: Loss that a wrapping loss wraps.
@@ -73,6 +83,8 @@ def fit(
         report: Called after each block of steps.
         products: Write ``posterior.nc`` and ``overview.png`` at the end.
         start: Folder of a finished run of the same variant, whose parameters are the initial ones.
+        init: What else they are: random, or those of the least loss at these betas, which is known for the linear
+            variants.
         options: Settings (see ``FitSettings``) and options of the variant's ``build``.
 
     Returns:
@@ -84,23 +96,38 @@ def fit(
     names = {field.name for field in fields(FitSettings)}
     settings = settings_from({name: value for name, value in options.items() if name in names})
     model_options = {name: value for name, value in options.items() if name not in names}
-    dataset = load(data, labels=labels)
-    built = build_program(program, dataset.data_shape, backend=backend, options=model_options, seed=settings.seed)
+    program = find("models", program, backend) if isinstance(program, str | Path) else program
+    dataset = arrange(
+        load(data, labels=labels), program, condition=condition, group=group, max_members=max_members
+    )
+    built = build_program(
+        program,
+        dataset.data_shape,
+        backend=backend,
+        options=model_options,
+        seed=settings.seed,
+        condition_shape=dataset.condition_shape,
+    )
     prepared = prepare(dataset, settings, built.options)
     chosen = build_loss(
-        built.default_loss if loss is None else loss, built.backend, loss_options or {}, base=base_loss
+        built.default_loss if loss is None else loss,
+        built.backend,
+        loss_options or {},
+        base=base_loss,
+        data_plate=built.data_plate,
     )
     engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
     betas = beta_by_site(beta, engine.latents)
     targets = check_targets(target_rates or {}, engine.latents, beta=beta)
+    _check_init(init, start, targets)
     _check_patience(settings, targets)
     prepare_engine(engine, built, chosen, prepared, settings, betas)
     check_measured(targets, engine.how)
     check_files(built, chosen)
-    record = {**run_record(built, chosen, prepared, settings, betas, engine), "target_rates": targets}
+    record = {**run_record(built, chosen, prepared, settings, betas, engine), "target_rates": targets, "init": init}
     if start is not None:
         record["start"] = str(Path(start).resolve())
-        _start_from(engine, start)
+    _initialise(engine, record, built, prepared, settings, betas)
     folder = RunFolder.create(out or _new_path(built), record)
     with folder.lock(), _recorded_end(folder):
         keep_files(folder, built, chosen, prepared)
@@ -137,7 +164,7 @@ def resume(
         settings = settings_from(record["settings"])
         built = rebuild_program(folder, program=program)
         prepared = prepare_from_record(folder, data)
-        chosen = _rebuild_loss(folder, record["loss"], loss)
+        chosen = _rebuild_loss(folder, record["loss"], loss, built.data_plate)
         shape = prepared.dataset.data_shape
         engine = make_engine(built, shape, seed=settings.seed, device=record["device"])
         betas = record["betas"]
@@ -146,8 +173,7 @@ def resume(
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
-            if "start" in record:
-                _start_from(engine, record["start"])
+            _initialise(engine, record, built, prepared, settings, betas)
         with _recorded_end(folder):
             return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest, products)
 
@@ -297,8 +323,32 @@ def finish_run(
     return run
 
 
-def _start_from(engine: Any, start: str | Path) -> None:
-    engine.load_parameters(open_folder(start).read_checkpoint(FINAL)[0])
+def _check_init(init: str, start: str | Path | None, targets: Mapping[str, float]) -> None:
+    if init not in ("random", "linear-optimum"):
+        raise InputError(f"init must be random or linear-optimum, but it is {init!r}; choose one of them")
+    if init != "random" and (start is not None or targets):
+        other = "start" if start is not None else "target rates"
+        raise InputError(
+            f"init must be random with {other}, but it is {init}: "
+            f"{'a run begins in one place' if start is not None else 'the betas are not known yet'}; leave one out"
+        )
+
+
+def _initialise(
+    engine: Any,
+    record: Mapping[str, Any],
+    program: Program,
+    data: Prepared,
+    settings: FitSettings,
+    betas: Mapping[str, float],
+) -> None:
+    """Give the engine the initial parameters that the record names, if they are not random."""
+    if "start" in record:
+        engine.load_parameters(open_folder(record["start"]).read_checkpoint(FINAL)[0])
+    elif record.get("init") == "linear-optimum":  # runs before version 0.2 have none
+        from ppl_vae.training.linear_start import optimal_parameters
+
+        engine.load_parameters(optimal_parameters(program, data, settings, betas))
 
 
 def _write_products(run: Run) -> None:
@@ -309,12 +359,11 @@ def _write_products(run: Run) -> None:
     x, labels, names = run.data.split("test"), run.data.labels("test"), run.data.dataset.label_names
     if labels is not None and names is not None:
         labels = np.array(names)[labels]
-    write_atomically(
-        run.path / "overview.png", lambda path: save_overview(path, run.engine, x, labels=labels, title=title)
-    )
+    options = {"labels": labels, "arrangement": run.data.dataset.arrangement, "title": title}
+    write_atomically(run.path / "overview.png", lambda path: save_overview(path, run.engine, x, **options))
 
 
-def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any) -> Loss:
+def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any, data_plate: str) -> Loss:
     backend = folder.record["model"]["backend"]
     if record["file"] is None:
         if loss is None:
@@ -329,6 +378,7 @@ def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any) -> Lo
         backend,
         record["options"],
         base=None if base is None else recorded_plugin(folder, "inference", base),
+        data_plate=data_plate,
     )
 
 

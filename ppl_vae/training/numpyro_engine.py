@@ -20,14 +20,26 @@ from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
 from ppl_vae.objective.numpyro_dependence import never_trained
 from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
-from ppl_vae.objective.objective import never_trained_notes
+from ppl_vae.objective.objective import LatentRule, given_latents, never_trained_notes
 from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
-from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
+from ppl_vae.training.engine import (
+    Arrays,
+    Device,
+    StepOptions,
+    UnitBetas,
+    chunks,
+    conditions_for,
+    probe_betas,
+    program_arguments,
+)
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["NumPyroEngine"]
+
+# Data, and their conditions for a conditional program.
+Batch = tuple[Array, ...]
 
 for record in (Inspection, Generation):
     meta = ["how"] if record is Inspection else []
@@ -42,27 +54,39 @@ class NumPyroEngine:
         data_shape: Shape of one datum.
         seed: Seed of the initial weights and of the training noise.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        condition_shape: Shape of the condition of one datum, or None for programs without one.
 
     Raises:
         InputError: CUDA is asked for and not there, or the model has no parameters.
     """
 
     def __init__(
-        self, program: Any, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
+        self,
+        program: Any,
+        data_shape: tuple[int, ...],
+        *,
+        seed: int = 0,
+        device: Device = "auto",
+        condition_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.device = _find_device(device)
         self.program, self.data_shape, self.seed = program, data_shape, seed
+        self.condition_shape = condition_shape
+        # Programs that look at less in training, such as at some members of a group, have a method for the rest.
+        self.evaluated = program.eval() if hasattr(program, "eval") else program
         self.notes: list[str] = []
         # Any optimiser and loss serve until training is prepared.
         self.svi = SVI(program.model, program.guide, optax.identity(), NumPyroLoss(ELBO()))
-        blank = self._on_device(np.zeros((2, *data_shape)))
+        shapes = [data_shape, *([] if condition_shape is None else [condition_shape])]
+        blank = tuple(self._on_device(np.zeros((2, *shape))) for shape in shapes)
         with jax.default_device(self.device):
-            init = jax.jit(lambda key, x: self.svi.init(key, x, betas=UnitBetas()))
+            init = jax.jit(lambda key, batch: self.svi.init(key, *batch, betas=UnitBetas()))
             self.svi_state = init(jax.random.key(seed), blank)
         if not self._unconstrained():
             raise InputError("the model must have parameters to train, but it has none; add a network")
         traces = self._trial(blank)
         self.latents, self.observed = traces.latents, traces.x.name
+        self.nested = [name for name, site in traces.guide.items() if site.has_members]
         self._inspect = {
             mode: jax.jit(partial(self._inspect_as, mode), static_argnames="draw_x")
             for mode in ("draw", "mean", "given")
@@ -89,9 +113,9 @@ class NumPyroEngine:
         constrained, constrain_fn = self._params(), self.svi.constrain_fn
         self.svi = SVI(self.program.model, self.program.guide, optimiser, loss)
         self.svi.constrain_fn = constrain_fn
-        self.x: Any = self._on_device(x) if isinstance(x, np.ndarray) else x
+        self.rows: Any = self._arguments(x) if isinstance(x, np.ndarray) else x
         self.options = options
-        some = self._on_device(x[:2])
+        some = self._arguments(x[:2])
         # Abstract evaluation: it checks the programs and finds the terms, and compiles nothing.
         terms = jax.eval_shape(partial(self._terms, loss, betas=betas), state.rng_key, constrained, some)
         self.term_names, self.how = terms.names, dict(terms.how)
@@ -100,7 +124,7 @@ class NumPyroEngine:
         self.split = find_split(traces, self._program(some, state.rng_key, constrained, betas=probe))
         traces.check_data_plate(loss.data_plate)
         traces.check_betas(probe)
-        self.notes += self._untrained(traces, partial(self._terms, loss, state.rng_key, x=some, betas=betas))
+        self.notes += self._untrained(traces, partial(self._terms, loss, state.rng_key, batch=some, betas=betas))
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
         mutable = {**(state.mutable_state or {}), TERMS: blank}
@@ -120,30 +144,30 @@ class NumPyroEngine:
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``, all in one scan; see ``engine.Engine``."""
-        x, indices = self._rows(indices)
-        weights = {site: betas[site].astype(x.dtype) for site in self.latents}
+        data, indices = self._rows(indices)
+        weights = {site: betas[site].astype(data[0].dtype) for site in self.latents}
         steps = np.arange(first_step, first_step + len(indices), dtype=np.int32)
         inputs = (indices.astype(np.int32), steps, weights)
-        self.svi_state, terms = self._scan(self.svi_state, x, self.batch_noise, inputs)
+        self.svi_state, terms = self._scan(self.svi_state, data, self.batch_noise, inputs)
         return dict(zip(self.term_names, np.asarray(terms, np.float64).T, strict=True))
 
-    def _rows(self, indices: NDArray[np.int64]) -> tuple[Array, NDArray[np.int64]]:
+    def _rows(self, indices: NDArray[np.int64]) -> tuple[Batch, NDArray[np.int64]]:
         """Data that contain the indexed ones, on the device, and the indices into them."""
-        if isinstance(self.x, Array):
-            return self.x, indices
-        return self._on_device(self.x[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
+        if isinstance(self.rows, tuple):
+            return self.rows, indices
+        return self._arguments(self.rows[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
 
     @property
     def batch_noise(self) -> Array:
         """Random key that batches are binarised with."""
         return jax.random.key(child_seed(self.seed, "binarise batches"))
 
-    def scan_block(self, state: SVIState, x: Array, noise: Array, inputs: Any) -> Any:
+    def scan_block(self, state: SVIState, data: Batch, noise: Array, inputs: Any) -> Any:
         """A block of steps as a pure function, which a sweep vectorises over runs.
 
         Args:
             state: The state before.
-            x: Training data.
+            data: Training data, and their conditions for a conditional program.
             noise: See ``batch_noise``.
             inputs: Of each step the rows of its batch (steps, batch), its number, its betas by site.
 
@@ -153,11 +177,11 @@ class NumPyroEngine:
 
         def step(state: SVIState, row: Any) -> tuple[SVIState, Any]:
             index, number, betas = row
-            batch = x[index]
+            x, *conditions = (array[index] for array in data)
             if self.options.binarise_batches:
                 key = jax.random.fold_in(noise, number)
-                batch = jax.random.bernoulli(key, batch).astype(x.dtype)
-            state, _ = self.svi.update(state, batch, betas=betas)
+                x = jax.random.bernoulli(key, x).astype(x.dtype)
+            state, _ = self.svi.update(state, x, *conditions, betas=betas)
             return state, state.mutable_state[TERMS]
 
         return jax.lax.scan(step, state, inputs)
@@ -172,13 +196,14 @@ class NumPyroEngine:
         total: dict[str, float] = {}
         for number, part in enumerate(chunks(len(x))):
             key = jax.random.fold_in(jax.random.key(seed), number)
-            terms = compiled(key, self._params(), self._on_device(x[part]), betas=dict(betas))
+            terms = compiled(key, self._params(), self._arguments(x[part]), betas=dict(betas))
             for name, value in terms.flat().items():
                 total[name] = total.get(name, 0.0) + float(value) * len(x[part]) / len(x)
         return total
 
-    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, x: Array, *, betas: Any) -> Terms:
-        return loss.terms(key, params, self.program.model, self.program.guide, x, betas=betas)
+    def _terms(self, loss: NumPyroLoss, key: Array, params: Any, batch: Batch, *, betas: Any) -> Terms:
+        used = self.evaluated
+        return loss.terms(key, params, used.model, used.guide, *batch, betas=betas)
 
     def parameters(self) -> Arrays:
         """Unconstrained parameters and mutable sites by dotted name; see ``engine.Engine``."""
@@ -228,33 +253,44 @@ class NumPyroEngine:
         mode = latents if isinstance(latents, str) else "given"
         given = {} if isinstance(latents, str) else {n: self._on_device(v) for n, v in latents.items()}
         key = jax.random.key(seed)
-        record = self._inspect[mode](self._params(), key, self._on_device(x), given, draw_x=draw_x)
+        record = self._inspect[mode](self._params(), key, self._arguments(x), given, draw_x=draw_x)
         return jax.tree.map(np.asarray, record)
 
     def _inspect_as(
-        self, mode: str, params: Any, key: Array, x: Array, given: Mapping[str, Array], *, draw_x: bool
+        self, mode: str, params: Any, key: Array, batch: Batch, given: Mapping[str, Array], *, draw_x: bool
     ) -> Inspection:
-        rules = {"draw": None, "mean": lambda name, fn: fn.mean, "given": lambda name, fn: given[name]}
-        return inspect(self._program(x, key, params, latents=rules[mode]), draw_x=draw_x)
+        rules: dict[str, LatentRule | None] = {"draw": None, "mean": lambda name, fn: fn.mean}
+        rule = given_latents(given) if mode == "given" else rules[mode]
+        return inspect(self._program(batch, key, params, latents=rule), draw_x=draw_x)
 
     def generate(
-        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+        self,
+        num_draws: int,
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | None = None,
+        condition: NDArray[Any] | None = None,
     ) -> Generation:
         """Draws from the model; see ``engine.Engine``."""
-        shapes = self._on_device(np.zeros((num_draws, *self.data_shape)))
+        blank = np.zeros((num_draws, *self.data_shape))
+        conditions = conditions_for(num_draws, condition, self.condition_shape)
+        shapes = tuple(map(self._on_device, (blank, *conditions)))
         given = {name: self._on_device(value) for name, value in (latents or {}).items()}
         return jax.tree.map(np.asarray, self._generate(self._params(), jax.random.key(seed), shapes, given))
 
-    def _generate_like(self, params: Any, key: Array, x: Array, given: Mapping[str, Array]) -> Generation:
-        return read_generation(self._program(x, key, params).generate(given), self.observed)
+    def _generate_like(self, params: Any, key: Array, batch: Batch, given: Mapping[str, Array]) -> Generation:
+        found = self._program(batch, key, params).generate(given)
+        return read_generation(found, self.observed, self.latents)
 
     def _program(
-        self, x: Array, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any
+        self, batch: Batch, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any
     ) -> NumPyroProgram:
-        arguments = {"betas": UnitBetas() if betas is None else betas}
-        return NumPyroProgram(
-            self.program.model, self.program.guide, (x,), arguments, rng_key=key, params=params, **options
-        )
+        named = {"betas": UnitBetas() if betas is None else betas}
+        used = self.evaluated
+        return NumPyroProgram(used.model, used.guide, batch, named, rng_key=key, params=params, **options)
+
+    def _arguments(self, x: NDArray[Any]) -> Batch:
+        return tuple(map(self._on_device, program_arguments(x, self.condition_shape)))
 
     def _params(self) -> dict[str, Any]:
         """Values of param and mutable sites, as programs take them."""
@@ -267,13 +303,13 @@ class NumPyroEngine:
         state = self.svi_state.mutable_state or {}
         return {name: value for name, value in state.items() if name != TERMS}
 
-    def _trial(self, x: Array, **options: Any) -> Traces:
+    def _trial(self, batch: Batch, **options: Any) -> Traces:
         """Names and shapes of a run by abstract evaluation; what diagnostics need is checked with it."""
         found: list[Traces] = []
 
         def run(key: Array, params: Any) -> None:
-            found.append(self._program(x, key, params, **options).run())
-            inspect(self._program(x, key, params, **options))
+            found.append(self._program(batch, key, params, **options).run())
+            inspect(self._program(batch, key, params, **options))
 
         jax.eval_shape(run, self.svi_state.rng_key, self._params())
         return found[0]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import (
     BinarisedRows,
+    Conditioned,
+    ConditionedRows,
     Dataset,
     Rows,
     SelectedRows,
@@ -45,8 +47,11 @@ class Prepared:
     x: Rows
 
     def split(self, name: str) -> NDArray[np.float32]:
-        """Evaluated data of the split "train", "validation" or "test", in memory; see ``evaluated``."""
-        return self.x[self.evaluated(name)]
+        """Evaluated data of the split "train", "validation" or "test", in memory; see ``evaluated``.
+
+        Those of a conditional data set are ``Conditioned``.
+        """
+        return self.rows(self.evaluated(name))
 
     def labels(self, name: str) -> NDArray[np.int64] | None:
         """Labels of the evaluated data of a split, or None."""
@@ -71,10 +76,22 @@ class Prepared:
         Args:
             grey: As loaded, for every batch is binarised anew.
         """
-        rows = self.dataset.x if grey else self.x
         if self.dataset.is_in_memory:
-            return rows[self.splits.train]
-        return SelectedRows(rows, self.splits.train)
+            return self.rows(self.splits.train, grey=grey)
+        selected = SelectedRows(self.dataset.x if grey else self.x, self.splits.train)
+        condition = self.dataset.condition
+        return selected if condition is None else ConditionedRows(selected, condition[self.splits.train])
+
+    def rows(self, indices: NDArray[np.int64], *, grey: bool = False) -> Any:
+        """Data by their indices, in memory, with their conditions where they have any.
+
+        Args:
+            indices: Indices into the data set.
+            grey: As loaded, not binarised.
+        """
+        x = (self.dataset.x if grey else self.x)[indices]
+        condition = self.dataset.condition
+        return x if condition is None else Conditioned(x, condition[indices])
 
     @property
     def notes(self) -> list[str]:
@@ -92,6 +109,8 @@ class Prepared:
             "fingerprint": self.dataset.fingerprint,
             "num_data": self.dataset.num_data,
             "data_shape": list(self.dataset.data_shape),
+            "condition_shape": None if self.dataset.condition is None else list(self.dataset.condition.shape[1:]),
+            "arrangement": dict(self.dataset.arrangement),
             "splits": {name: len(self.indices(name)) for name in SPLITS},
         }
 
@@ -119,11 +138,13 @@ def prepare(
     if splits is None:
         fractions = {"validation": settings.validation, "test": settings.test}
         splits = make_splits(dataset, seed=settings.seed, **fractions)
+    in_groups = "group" in dataset.arrangement
+    rows, remedy = ("groups", "part them by --max-members") if in_groups else ("data", "give more data")
     for name in ("validation", "test"):
         if len(getattr(splits, name)) < 2:
             raise InputError(
-                f"{name} must leave 2 data or more for the split {name}, but of {dataset.num_data} data it gets "
-                f"{len(getattr(splits, name))}; raise --{name}, or give more data"
+                f"{name} must leave 2 {rows} or more for the split {name}, but of {dataset.num_data} {rows} it gets "
+                f"{len(getattr(splits, name))}; raise --{name}, or {remedy}"
             )
     return Prepared(dataset, splits, _binarised(dataset, how, child_seed(settings.seed, "binarise")))
 

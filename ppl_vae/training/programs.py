@@ -19,8 +19,10 @@ __all__ = [
     "Program",
     "build_loss",
     "build_program",
+    "data_plate_of",
     "make_engine",
     "program_errors",
+    "takes_condition",
     "twin",
     "variant_options",
 ]
@@ -31,8 +33,8 @@ SETTINGS = tuple(field.name for field in fields(FitSettings))
 # Names that mean something else in ``fit`` and in its command.
 TAKEN = (
     *("program", "variant", "data", "labels", "backend", "loss", "base_loss", "loss_options", "loss_option"),
-    *("beta", "target_rate", "target_rates", "out", "report", "products", "start", "as_json", "json", "help"),
-    *("seeds", "max_runs", "jobs", "runs_at_once", "warm_start"),
+    *("beta", "target_rate", "target_rates", "out", "report", "products", "start", "init", "as_json", "json", "help"),
+    *("condition", "group", "max_members", "seeds", "max_runs", "jobs", "runs_at_once", "warm_start"),
     *SETTINGS,
 )
 
@@ -48,6 +50,8 @@ class Program:
         plugin: The file, or None for an object.
         options: Every option of ``build`` with its value.
         default_loss: Loss that the variant names.
+        condition_shape: Shape of the condition of one datum, or None for programs without one.
+        data_plate: Name of the plate that a row of the data belongs to.
     """
 
     object: Any
@@ -56,6 +60,8 @@ class Program:
     plugin: Plugin | None
     options: Mapping[str, Any]
     default_loss: str
+    condition_shape: tuple[int, ...] | None = None
+    data_plate: str = "data"
 
     @property
     def record(self) -> dict[str, Any]:
@@ -93,6 +99,7 @@ def build_program(
     backend: Backend | None,
     options: Mapping[str, Any],
     seed: int,
+    condition_shape: tuple[int, ...] | None = None,
 ) -> Program:
     """Build a variant, or take an object as it is.
 
@@ -102,21 +109,51 @@ def build_program(
         backend: Backend, or None to take the file's, or "pyro".
         options: Options of ``build`` by name.
         seed: Seed of the weights.
+        condition_shape: Shape of the condition of one datum, or None for data without.
 
     Raises:
-        InputError: The variant, the file or an option is wrong.
+        InputError: The variant, the file or an option is wrong, or a condition is missing.
     """
     if not isinstance(program, (str, Path, Plugin)):
-        return _from_object(program, backend, options)
+        return replace(_from_object(program, backend, options), condition_shape=condition_shape)
     plugin = program if isinstance(program, Plugin) else find("models", program, backend)
     declared = variant_options(plugin)
     values = {option.name: option.default for option in declared}
     values |= check_options(declared, options, f"variant {plugin.name}", elsewhere=SETTINGS)
+    fixed: dict[str, Any] = {"seed": seed}
+    if takes_condition(plugin):
+        if condition_shape is None:
+            raise InputError(
+                f"variant {plugin.name} needs a condition for each datum, but the data have none; pass condition"
+            )
+        fixed["condition_shape"] = condition_shape
     with program_errors(plugin, "build with its options", locate=False):
-        built = plugin.entry()(tuple(data_shape), seed=seed, **values)
+        built = plugin.entry()(tuple(data_shape), **fixed, **values)
     _check_contract(built, str(plugin.path), plugin.backend)
     default = getattr(plugin.load(), "DEFAULT_LOSS", "elbo")
-    return Program(built, plugin.backend, plugin.name, plugin, values, default)
+    return Program(
+        *(built, plugin.backend, plugin.name, plugin, values, default),
+        condition_shape=fixed.get("condition_shape"),
+        data_plate=data_plate_of(plugin),
+    )
+
+
+def takes_condition(plugin: Plugin) -> bool:
+    """Whether a variant's ``build`` takes the shape of a condition.
+
+    Args:
+        plugin: A model file.
+    """
+    return "condition_shape" in inspect.signature(plugin.entry()).parameters
+
+
+def data_plate_of(plugin: Plugin) -> str:
+    """Name of the plate that a row of the data belongs to: what the file says under ``DATA_PLATE``, or "data".
+
+    Args:
+        plugin: A model file.
+    """
+    return getattr(plugin.load(), "DATA_PLATE", "data")
 
 
 def variant_options(plugin: Plugin) -> list[Option]:
@@ -205,7 +242,9 @@ def _check_contract(program: Any, owner: str, backend: Backend) -> None:
         )
 
 
-def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base: Any = None) -> Loss:
+def build_loss(
+    loss: Any, backend: Backend, options: Mapping[str, Any], *, base: Any = None, data_plate: str = "data"
+) -> Loss:
     """Build a loss, or take an object as it is.
 
     Args:
@@ -213,6 +252,7 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
         backend: Backend of the program.
         options: Options of ``build_loss`` by name.
         base: Name of the loss that is wrapped, where the loss wraps one.
+        data_plate: Plate that terms are per element of, for losses with that option; ``options`` come first.
 
     Raises:
         InputError: The loss, an option or the base is wrong.
@@ -223,6 +263,8 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
     entry = plugin.entry()
     declared = options_of(entry, without=("base",))
     values = {option.name: option.default for option in declared}
+    if data_plate != "data" and "data_plate" in values:
+        values["data_plate"] = data_plate
     values |= check_options(declared, options, f"loss {plugin.name}")
     wraps = inspect.signature(entry).parameters.get("base")
     record = {
@@ -247,7 +289,7 @@ def build_loss(loss: Any, backend: Backend, options: Mapping[str, Any], *, base:
             f"base loss must be a name or a path, but it is a {type(base).__name__}; wrap the object in the loss "
             "yourself and pass that as loss"
         )
-    inner = build_loss(base, backend, {})
+    inner = build_loss(base, backend, {}, data_plate=data_plate)
     with program_errors(plugin, "build with its options", locate=False):
         wrapped = entry(**values, base=inner.object)
     _checked_loss(wrapped, backend, f"{plugin.path} must build")
@@ -296,7 +338,8 @@ def make_engine(program: Program, data_shape: tuple[int, ...], *, seed: int, dev
     except ModuleNotFoundError as error:
         raise explain_missing(error, program.backend) or error from error
     with program_errors(program.plugin, "run on data of this shape"):
-        return engine(program.object, data_shape, seed=seed, device=device)
+        shape = program.condition_shape
+        return engine(program.object, data_shape, seed=seed, device=device, condition_shape=shape)
 
 
 def twin(plugin: Plugin, backend: Backend, original: Path) -> Plugin:

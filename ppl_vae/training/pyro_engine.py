@@ -15,12 +15,21 @@ from ppl_vae.data import Rows
 from ppl_vae.errors import InputError
 from ppl_vae.nets.parameters import check_names
 from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
-from ppl_vae.objective.objective import never_trained_notes
+from ppl_vae.objective.objective import LatentRule, given_latents, never_trained_notes
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram, never_trained
 from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
-from ppl_vae.training.engine import Arrays, Device, StepOptions, UnitBetas, chunks, probe_betas
+from ppl_vae.training.engine import (
+    Arrays,
+    Device,
+    StepOptions,
+    UnitBetas,
+    chunks,
+    conditions_for,
+    probe_betas,
+    program_arguments,
+)
 from ppl_vae.training.fused_adam import FusedAdam
 from ppl_vae.training.seeds import child_seed
 
@@ -35,20 +44,27 @@ class PyroEngine:
         data_shape: Shape of one datum.
         seed: Seed of the training noise.
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        condition_shape: Shape of the condition of one datum, or None for programs without one.
 
     Raises:
         InputError: CUDA is asked for and not there, or parameters are not those of the module.
     """
 
     def __init__(
-        self, program: Any, data_shape: tuple[int, ...], *, seed: int = 0, device: Device = "auto"
+        self,
+        program: Any,
+        data_shape: tuple[int, ...],
+        *,
+        seed: int = 0,
+        device: Device = "auto",
+        condition_shape: tuple[int, ...] | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("device cuda needs a CUDA device that torch can use, but there is none; use cpu")
         use_cuda = device != "cpu" and torch.cuda.is_available()
         self.device = torch.device("cuda" if use_cuda else "cpu")
         self.program = program.to(self.device)
-        self.data_shape = data_shape
+        self.data_shape, self.condition_shape = data_shape, condition_shape
         self.parameters_by_name: dict[str, Tensor] = {
             name: p for name, p in program.named_parameters() if p.requires_grad
         }
@@ -58,12 +74,13 @@ class PyroEngine:
         with forked(self.device, child_seed(seed, "noise")):
             self.generators = self._generators()
         with self._on_trial(seed), torch.no_grad():
-            run = self._program(self._on_device(np.zeros((2, *data_shape), np.float32)))
+            run = self._program(self._blank(2))
             with poutine.trace(param_only=True) as declared:
                 traces = run.run()
             inspect(run)  # what diagnostics need must be there before hours of training, not after
         self._check_declared(declared.trace)
         self.latents, self.observed = traces.latents, traces.x.name
+        self.nested = [name for name, site in traces.guide.items() if site.has_members]
 
     def _check_declared(self, trace: Any) -> None:
         own = {id(parameter) for parameter in self.program.parameters()}
@@ -83,28 +100,28 @@ class PyroEngine:
     def prepare_training(self, loss: PyroLoss, x: Rows, options: StepOptions, betas: Mapping[str, float]) -> None:
         """Make the optimiser, and check the loss on two data; see ``engine.Engine``."""
         self.loss, self.options = loss, options
-        self.x: Any = self._on_device(x) if isinstance(x, np.ndarray) else x
+        self.rows: Any = self._arguments(x) if isinstance(x, np.ndarray) else x
         self.tensors: list[Tensor] = list(self.parameters_by_name.values())
         self.optimiser = FusedAdam(self.tensors)
         self.captured: Step | None = None
         self.may_capture = options.capture and getattr(self.program, "capture", True)
         with self._on_trial(0):
-            batch = self._batch(self._on_device(x[:2]))
+            batch = self._batch(self._arguments(x[:2]))
             probe = probe_betas(self.latents)
             run = self._program(batch, betas=probe, data_plate=loss.data_plate)
             traces = run.run()
             self.split = find_split(traces, run)
             traces.check_data_plate(loss.data_plate)
             traces.check_betas(probe)
-            terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
+            terms = loss.terms(self.program.model, self.program.guide, *batch, betas=betas)
             self.notes += never_trained_notes(never_trained(terms.loss, self.parameters_by_name))
             self.loss_step(self.tensors, batch, betas)
 
     def loss_step(
-        self, parameters: Sequence[Tensor], x: Tensor, betas: Mapping[str, Any]
+        self, parameters: Sequence[Tensor], batch: Sequence[Tensor], betas: Mapping[str, Any]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Terms (loss first) and gradients of one eager step on the module's own parameters."""
-        terms = self.loss.terms(self.program.model, self.program.guide, x, betas=betas)
+        terms = self.loss.terms(self.program.model, self.program.guide, *batch, betas=betas)
         gradients = torch.autograd.grad(terms.loss, parameters, allow_unused=True, materialize_grads=True)
         self.site_names, self.how = (list(terms.rates), list(terms.extras)), dict(terms.how)
         values = (terms.loss, terms.distortion, *terms.rates.values(), *terms.extras.values())
@@ -125,16 +142,17 @@ class PyroEngine:
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``; see ``engine.Engine``. Losses are read once, at its end."""
         self.program.train()
-        x, indices = self._rows(indices)
+        data, indices = self._rows(indices)
         rows = torch.as_tensor(indices, device=self.device).unbind()
-        weights = [torch.as_tensor(betas[s], dtype=x.dtype, device=self.device) for s in self.latents]
+        weights = [torch.as_tensor(betas[s], dtype=data[0].dtype, device=self.device) for s in self.latents]
         by_step = list(zip(*(w.unbind() for w in weights), strict=True))
         numbers = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
         rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
         history = []
         with self._training_mode():
             for index, beta, number, rate in zip(rows, by_step, numbers, rates, strict=True):
-                terms, gradients = self._step(self._batch(x[index]), list(beta), number)
+                batch = self._batch([array[index] for array in data])
+                terms, gradients = self._step(batch, list(beta), number)
                 if self.options.clip_norm:
                     gradients = self._clip(gradients)
                 self.optimiser.step(gradients, rate)
@@ -142,33 +160,36 @@ class PyroEngine:
         return self._named([torch.stack(c).double().cpu().numpy() for c in zip(*history, strict=True)])
 
     def _step(
-        self, x: Tensor, betas: list[Tensor], numbers: tuple[float, ...]
+        self, batch: list[Tensor], betas: list[Tensor], numbers: tuple[float, ...]
     ) -> tuple[list[Tensor], list[Tensor]]:
         if self.may_capture and self.captured is None:
-            self._capture(x, betas)
+            self._capture(batch, betas)
         if self.captured is None:  # as numbers, which the programs' handlers multiply faster
-            return self.loss_step(self.tensors, x, dict(zip(self.latents, numbers, strict=True)))
+            return self.loss_step(self.tensors, batch, dict(zip(self.latents, numbers, strict=True)))
         with torch.no_grad():
-            return self.captured(self.tensors, x, betas)
+            return self.captured(self.tensors, batch, betas)
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         norm = nn.utils.get_total_norm(gradients)
         factor = (self.options.clip_norm / norm).clamp(max=1.0)
         return [gradient * factor for gradient in gradients]
 
-    def _capture(self, x: Tensor, betas: list[Tensor]) -> None:
+    def _capture(self, batch: list[Tensor], betas: list[Tensor]) -> None:
         harness = _Harness(self)
 
-        def step(parameters: list[Tensor], x: Tensor, betas: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        def step(
+            parameters: list[Tensor], batch: list[Tensor], betas: list[Tensor]
+        ) -> tuple[list[Tensor], list[Tensor]]:
             named = {f"program.{name}": p for name, p in zip(self.parameters_by_name, parameters, strict=True)}
-            return torch.func.functional_call(harness, named, (parameters, x, betas))
+            return torch.func.functional_call(harness, named, (parameters, batch, betas))
 
         self.may_capture = False
         copies = [p.detach().requires_grad_() for p in self.tensors]
         with self._unchanged():
-            other = self._batch(self._rows(np.arange(len(x)))[0][: len(x)].flip(0))
+            size = len(batch[0])
+            other = self._batch([array[:size].flip(0) for array in self._rows(np.arange(size))[0]])
             try:
-                self.captured = capture(step, copies, [x, other], betas)
+                self.captured = capture(step, copies, [batch, other], betas)
             except RuntimeError as error:
                 self.notes.append(f"steps run eagerly: {error}")
 
@@ -180,10 +201,10 @@ class PyroEngine:
         total: dict[str, float] = {}
         with forked(self.device, seed), torch.no_grad(), pyro.validation_enabled(False):
             for part in chunks(len(x)):
-                batch = self._on_device(x[part])
-                terms = loss.terms(self.program.model, self.program.guide, batch, betas=betas)
+                batch = self._arguments(x[part])
+                terms = loss.terms(self.program.model, self.program.guide, *batch, betas=betas)
                 for name, value in terms.flat().items():
-                    total[name] = total.get(name, 0.0) + float(value) * len(batch) / len(x)
+                    total[name] = total.get(name, 0.0) + float(value) * len(batch[0]) / len(x)
         return total
 
     def parameters(self) -> Arrays:
@@ -242,42 +263,58 @@ class PyroEngine:
     ) -> Inspection:
         """Guide and model on data; see ``engine.Engine``."""
         self.program.eval()
-        rule = None
+        rule: LatentRule | None = None
         if latents == "mean":
             rule = lambda name, fn: fn.mean  # noqa: E731
         elif not isinstance(latents, str):
-            given = {name: self._on_device(value) for name, value in latents.items()}
-            rule = lambda name, fn: given[name]  # noqa: E731
+            rule = given_latents({name: self._on_device(value) for name, value in latents.items()})
         with forked(self.device, seed), pyro.validation_enabled(False):
-            return _to_numpy(inspect(self._program(self._on_device(x), latents=rule), draw_x=draw_x))
+            return _to_numpy(inspect(self._program(self._arguments(x), latents=rule), draw_x=draw_x))
 
     @torch.no_grad()
     def generate(
-        self, num_draws: int, *, seed: int, latents: Mapping[str, NDArray[Any]] | None = None
+        self,
+        num_draws: int,
+        *,
+        seed: int,
+        latents: Mapping[str, NDArray[Any]] | None = None,
+        condition: NDArray[Any] | None = None,
     ) -> Generation:
         """Draws from the model; see ``engine.Engine``."""
         self.program.eval()
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape), np.float32))
+        conditions = map(self._on_device, conditions_for(num_draws, condition, self.condition_shape))
         given = {name: self._on_device(value) for name, value in (latents or {}).items()}
         with forked(self.device, seed), pyro.validation_enabled(False):
-            return _to_numpy(read_generation(self._program(shapes).generate(given), self.observed))
+            found = self._program([shapes, *conditions]).generate(given)
+            return _to_numpy(read_generation(found, self.observed, self.latents))
 
-    def _program(self, x: Tensor, *, betas: Mapping[str, float] | None = None, **options: Any) -> PyroProgram:
-        arguments = {"betas": UnitBetas() if betas is None else betas}
-        return PyroProgram(self.program.model, self.program.guide, (x,), arguments, **options)
+    def _program(
+        self, batch: Sequence[Tensor], *, betas: Mapping[str, float] | None = None, **options: Any
+    ) -> PyroProgram:
+        named = {"betas": UnitBetas() if betas is None else betas}
+        return PyroProgram(self.program.model, self.program.guide, tuple(batch), named, **options)
+
+    def _arguments(self, x: NDArray[Any]) -> list[Tensor]:
+        return [self._on_device(array) for array in program_arguments(x, self.condition_shape)]
+
+    def _blank(self, num_data: int) -> list[Tensor]:
+        shapes = [self.data_shape, *([] if self.condition_shape is None else [self.condition_shape])]
+        return [self._on_device(np.zeros((num_data, *shape), np.float32)) for shape in shapes]
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         reference = next(iter(self.parameters_by_name.values()))
         return torch.as_tensor(np.asarray(array), dtype=reference.dtype, device=self.device)
 
-    def _rows(self, indices: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+    def _rows(self, indices: NDArray[np.int64]) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Data that contain the indexed ones, on the device, and the indices into them."""
-        if isinstance(self.x, Tensor):
-            return self.x, indices
-        return self._on_device(self.x[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
+        if isinstance(self.rows, list):
+            return self.rows, indices
+        return self._arguments(self.rows[indices.ravel()]), np.arange(indices.size).reshape(indices.shape)
 
-    def _batch(self, x: Tensor) -> Tensor:
-        return torch.bernoulli(x) if self.options.binarise_batches else x
+    def _batch(self, arguments: list[Tensor]) -> list[Tensor]:
+        x, *conditions = arguments
+        return [torch.bernoulli(x) if self.options.binarise_batches else x, *conditions]
 
     @contextmanager
     def _on_trial(self, seed: int) -> Iterator[None]:
@@ -320,8 +357,8 @@ class _Harness(nn.Module):
         self.program = engine.program
         self.engine = engine
 
-    def forward(self, parameters: list[Tensor], x: Tensor, betas: list[Tensor]) -> Any:
-        return self.engine.loss_step(parameters, x, dict(zip(self.engine.latents, betas, strict=True)))
+    def forward(self, parameters: list[Tensor], batch: list[Tensor], betas: list[Tensor]) -> Any:
+        return self.engine.loss_step(parameters, batch, dict(zip(self.engine.latents, betas, strict=True)))
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

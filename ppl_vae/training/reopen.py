@@ -8,6 +8,7 @@ from ppl_vae.data import Splits, load
 from ppl_vae.errors import InputError
 from ppl_vae.files import read_arrays
 from ppl_vae.plugins import Backend, Plugin
+from ppl_vae.training.arrangement import arranged_again
 from ppl_vae.training.prepared import SPLITS, Prepared, prepare
 from ppl_vae.training.programs import Program, build_program, twin
 from ppl_vae.training.run_folder import RunFolder
@@ -50,17 +51,23 @@ def rebuild_program(folder: RunFolder, *, backend: Backend | None = None, progra
     record = folder.record
     model, shape = record["model"], tuple(record["data"]["data_shape"])
     seed = record["settings"]["seed"]
+    condition = record["data"].get("condition_shape")  # runs before version 0.2 have none
+    condition_shape = None if condition is None else tuple(condition)
     if model["file"] is None:
         if program is None:
             raise InputError(
                 f"program must be given, for {folder.path} was made from an object of class {model['name']}; "
                 "open it in Python by Run.open(path, program=...)"
             )
-        return build_program(program, shape, backend=model["backend"], options={}, seed=seed)
+        return build_program(
+            program, shape, backend=model["backend"], options={}, seed=seed, condition_shape=condition_shape
+        )
     plugin = recorded_plugin(folder, "models", model)
     if backend is not None:
         plugin = twin(plugin, backend, Path(model["path"]))
-    return build_program(plugin, shape, backend=None, options=model["options"], seed=seed)
+    return build_program(
+        plugin, shape, backend=None, options=model["options"], seed=seed, condition_shape=condition_shape
+    )
 
 
 def recorded_plugin(folder: RunFolder, kind: Any, record: Mapping[str, Any]) -> Plugin:
@@ -103,7 +110,7 @@ def prepare_from_record(folder: RunFolder, data: Any = None) -> Prepared:
             f"data must be given, for {folder.path} was made from an array; "
             "pass data=load(x, labels=...) to Run.open or resume in Python"
         )
-    dataset = load(source)
+    dataset = arranged_again(load(source), record["data"].get("arrangement", {}))
     if dataset.fingerprint != record["data"]["fingerprint"]:
         raise InputError(
             f"data must be those of the run, labels included, but {dataset.source} has other contents; restore "

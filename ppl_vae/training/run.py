@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import load
+from ppl_vae.data import Conditioned, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically, write_json
 from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
 from ppl_vae.plugins import Backend
-from ppl_vae.training.engine import Device, Engine, chunks
+from ppl_vae.training.engine import Device, Engine, chunks, conditions_for
 from ppl_vae.training.prepared import Prepared, evenly_spaced
 from ppl_vae.training.programs import Program, make_engine
 from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record, rebuild_program
@@ -24,6 +24,8 @@ __all__ = ["Run"]
 
 class Run:
     """A fitted model in its run folder; ``fit`` returns one, ``Run.open`` reads one.
+
+    Data for a conditional model are ``data.Conditioned(x, condition)``.
 
     Args:
         folder: The run folder.
@@ -99,6 +101,11 @@ class Run:
             self._data = prepare_from_record(self.folder)
         return self._data
 
+    @property
+    def default_condition(self) -> NDArray[Any] | None:
+        """What draws are given where nothing else is said: the conditions of the test data, or None."""
+        return None if self.engine.condition_shape is None else condition_of(self.data.split("test"))
+
     def encode(self, x: Any) -> dict[str, NDArray[Any]]:
         """Posterior means by latent site.
 
@@ -126,13 +133,15 @@ class Run:
         found = inspect_draws(self.engine, self._checked(x), ("mean",), num_draws=1, seed=0, latents="mean")
         return found["mean"][0]
 
-    def sample(self, num_draws: int, *, seed: int = 0, noise: bool = False) -> NDArray[Any]:
+    def sample(self, num_draws: int, *, seed: int = 0, noise: bool = False, condition: Any = None) -> NDArray[Any]:
         """Draws from the model.
 
         Args:
             num_draws: How many, at least 1.
             seed: Seed of the draws.
             noise: Draw x itself; otherwise its mean given the latents.
+            condition: What a conditional model is given, (m, *condition_shape), repeated as often as needed; by
+                default the conditions of the test data.
 
         Returns:
             Draws, (num_draws, *data_shape).
@@ -140,10 +149,15 @@ class Run:
         if num_draws < 1:
             raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
         check_seed(seed)
+        condition = self.default_condition if condition is None else condition
+        given = conditions_for(num_draws, condition, self.engine.condition_shape)
         parts = chunks(num_draws, 1024)  # the decoder's activations are many times as large as x
         # JAX keys take 32 bits.
         seeds = np.random.SeedSequence(seed).generate_state(len(parts)).tolist()
-        drawn = [self.engine.generate(p.stop - p.start, seed=s) for p, s in zip(parts, seeds, strict=True)]
+        drawn = [
+            self.engine.generate(p.stop - p.start, seed=s, condition=given[0][p] if given else None)
+            for p, s in zip(parts, seeds, strict=True)
+        ]
         return np.concatenate([part.x if noise else part.mean for part in drawn])
 
     def log_px(self, x: Any, *, num_draws: int = 1000, seed: int = 0) -> Any:
@@ -211,6 +225,8 @@ class Run:
 
         check_seed(seed)
         filled, holes = split_missing(x, missing, seed=seed)
+        condition = condition_of(x)
+        filled = filled if condition is None else Conditioned(filled, condition)
         options = {"num_draws": num_draws, "num_steps": num_steps, "seed": seed}
         return complete(self.engine, self._with_density(filled), holes, report=report, **options)
 
@@ -299,10 +315,10 @@ class Run:
         return array
 
     def _checked(self, x: Any) -> NDArray[np.float32]:
-        array = load(x).in_memory()
+        array, condition = load(x).in_memory(), condition_of(x)
         shape = tuple(self.record["data"]["data_shape"])
         if array.shape[1:] != shape:
             raise InputError(
                 f"x must have shape (n, {', '.join(map(str, shape))}), but it is {array.shape}; reshape it"
             )
-        return array
+        return array if condition is None else Conditioned(array, condition)

@@ -19,6 +19,8 @@ class LinearEngine:
     """
 
     observed = "x"
+    condition_shape = None
+    nested = ()
 
     def __init__(self, model, betas, how="analytic"):
         self.model, self.guide = model, best_guide(model, betas)
@@ -52,7 +54,7 @@ class LinearEngine:
         likelihood = _log_density(np.asarray(x, float) - mean, self.model.likelihood.covariance)
         return Inspection(**record, log_likelihood=likelihood, mean=mean, how=tuple(self.how.items()))
 
-    def generate(self, num_draws, *, seed, latents=None):
+    def generate(self, num_draws, *, seed, latents=None, condition=None):
         rng, above, drawn = np.random.default_rng(seed), np.zeros((num_draws, 0)), {}
         for site, p in zip(self.latents, self.model.layers, strict=True):
             loc = above @ p.weights.T + p.bias

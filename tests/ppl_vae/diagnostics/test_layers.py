@@ -80,14 +80,23 @@ class TestRates:
         expected = 10 * np.log10(summary.layers.peak**2 / (error / 4))
         assert near(summary.layers.layers[0].psnr, expected)
 
-    def test_a_site_term_has_no_bounds_nor_has_what_lies_below(self):
+    def test_a_sum_with_a_site_term_is_no_rate_but_that_of_all_layers(self, typical):
         engine = LinearEngine(MODEL, [1.0, 0.5])
         engine.how["z2"] = "site term"
-        found = summary_of(engine, 60)
-        for layer in found.layers.layers:
-            assert layer.rate_from_top is layer.accuracy_ceiling is layer.is_empty is None
-        assert "site term z2" in found.table()
-        assert "no rate" in found.table()
+        found = summary_of(engine)
+        top, bottom = found.layers.layers
+        assert top.rate_from_top is top.accuracy_ceiling is top.is_empty is None
+        # All terms together are the divergence of the whole guide, in whatever order it draws.
+        assert bottom == typical[1].layers.layers[1]
+        lines = found.table().splitlines()
+        heads = [line for line in lines if line.startswith("layer ")]
+        rows = [line for line in lines if line.startswith(("z2 ", "z1 ")) and "samples" not in line]
+        assert heads[0].split() == "layer rate or site term sum from the top PSNR [dB] accuracy at most".split()
+        assert rows[0].split()[:3] == ["z2", "site", "term"]
+        assert "no rate" in rows[0]
+        assert "site term" not in rows[1]
+        assert "a site term (z2) may be negative and bounds nothing" in found.table()
+        assert max(map(len, lines)) <= 100
 
     @pytest.mark.parametrize("num_levels", [1, 3])
     def test_any_number_of_levels(self, num_levels):
@@ -162,9 +171,10 @@ class TestProbes:
 
 
 class TestErrors:
-    def measured(self, engine, factor):
+    def measured(self, engine, factor, moved=0.0):
         (x, y), (train_x, train_y) = labelled(300, 1), labelled(300, 2)
         rates = {name: rate * factor for name, rate in engine.inspect(x, seed=0).rates.items()}
+        rates = {"z2": rates["z2"] - moved, "z1": rates["z1"] + moved}
         options = {"labels": y, "train_x": train_x, "train_labels": train_y}
         return measure_layers(engine, x, rates, engine.how, **options)
 
@@ -180,8 +190,12 @@ class TestErrors:
         assert any("no rate is below 0: the guide does not draw the layers" in error for error in errors)
 
     def test_a_negative_site_term_is_none(self):
-        engine = LinearEngine(MODEL, [0.1, 0.1], how="site term")
-        assert self.measured(engine, -1.0).errors == []
+        engine = LinearEngine(MODEL, [0.1, 0.1])
+        assert "the rate of z2 is -" in self.measured(engine, 1.0, moved=20.0).errors[0]
+        engine.how["z2"] = "site term"
+        found = self.measured(engine, 1.0, moved=20.0)
+        assert found.layers[0].rate.value < -5
+        assert found.errors == []
 
 
 class TestReconstruction:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -286,6 +287,47 @@ class TestRefusals:
     def test_counts(self, name, value):
         with pytest.raises(InputError, match=f"{name} must be at least {value + 1}, but it is {value}"):
             summarise(ExactEngine(), np.zeros((4, 6)), **{name: value})
+
+
+class TestSiteTerms:
+    def test_units_of_a_site_term_are_judged_by_their_means_alone(self):
+        class Late(ExactEngine):
+            def inspect(self, x, **options):
+                return dataclasses.replace(super().inspect(x, **options), how=(("z", "site term"),))
+
+        engine = Late()
+        x = engine.draw_data(40)
+        found, usual = summarise(engine, x), summarise(ExactEngine(), x)
+        site = found.sites[0]
+        assert site.active_by_rate is site.num_active_by_rate is site.collapsed_fraction is None
+        assert site.active_by_variance == usual.sites[0].active_by_variance == [True, True, False]
+        lines = found.table().splitlines()
+        assert "active units 2 by variance > 0.01" in lines
+        assert "  unit   site term [nats]   variance of the mean   active by" in lines
+        assert not [line for line in lines if "collapsed" in line or "by rate" in line]
+        assert [line.split()[-1] for line in lines if re.match(" {5}[012] ", line)] == [
+            "variance",
+            "variance",
+            "-",
+        ]
+        assert any("what belongs to z is a site term, no rate" in warning for warning in found.warnings)
+
+    @BACKENDS
+    def test_of_a_bottom_up_guide(self, backend):
+        engine = build_engine(backend, "mhvae", (4,), latent_dims=[3, 2], hidden_dim=8, num_hidden=1)
+        x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+        found = summarise(engine, x, num_draws=50)
+        assert {site.name: site.how for site in found.sites} == {"z2": "analytic", "z1": "site term"}
+        assert any("what belongs to z1 is a site term" in warning for warning in found.warnings)
+        assert not any("z2" in warning for warning in found.warnings)
+        page = found.table()
+        assert "site term z1 " in page
+        assert "rate z2 " in page
+        assert "rate z1" not in page
+        top, bottom = found.layers.layers
+        assert top.rate_from_top == found.sites[0].rate
+        total = sum(site.rate.value for site in found.sites)
+        assert bottom.rate_from_top.value == pytest.approx(total, rel=1e-5)  # float32 sums
 
 
 @BACKENDS
