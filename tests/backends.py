@@ -56,18 +56,23 @@ class Backend:
         """A program of ``models/``; torch modules have their weights in them."""
         return load_file(f"models/{variant}_{self.name}.py").build(data_shape, **options)
 
-    def build_loss(self, name):
-        """A loss of ``inference/`` as built by default."""
-        return load_file(f"inference/{name}_{self.name}.py").build_loss()
+    def build_loss(self, name, **options):
+        """A loss of ``inference/``."""
+        return load_file(f"inference/{name}_{self.name}.py").build_loss(**options)
 
-    def evaluate(self, program, weights, x, *, objective, **options):
+    def arguments(self, data):
+        """Positional arguments of model and guide: data, or a pair of data and conditions."""
+        return tuple(map(self.array, data if isinstance(data, tuple) else (data,)))
+
+    def evaluate(self, program, weights, data, *, objective, **options):
         """Terms, log densities by site, and gradients of the loss by weight; for an objective of one particle.
 
-        ``program`` is what ``build`` returned, ``weights`` are arrays by dotted name.
+        ``program`` is what ``build`` returned, ``weights`` are arrays by dotted name, ``data`` as in
+        ``arguments``, here and below.
         """
 
         def values(weights):
-            run = self.program((program.model, program.guide), self.array(x), **weights, **options)
+            run = self.program((program.model, program.guide), *self.arguments(data), **weights, **options)
             traces = run.run()
             densities = {
                 f"{side}/{name}": site.log_prob()
@@ -76,7 +81,7 @@ class Backend:
             }
             return objective.read(traces, run).flat(), densities
 
-        return self.loss_gradients(values, program, weights, x)
+        return self.loss_gradients(values, program, weights, data)
 
 
 class PyroBackend(Backend):
@@ -160,28 +165,28 @@ class PyroBackend(Backend):
         )
         return {name: self.numpy(gradient) for name, gradient in zip(leaves, found, strict=True)}
 
-    def initial_weights(self, program, x):
+    def initial_weights(self, program, data):
         """Weights of a program as it was built, by dotted name."""
         return {name: self.numpy(value).copy() for name, value in program.state_dict().items()}
 
-    def set_weights(self, program, weights, x):
+    def set_weights(self, program, weights, data):
         """Give a program weights by dotted name; what it returns are options of ``program``."""
         program.load_state_dict({name: self.torch.as_tensor(value) for name, value in weights.items()})
         return {}
 
-    def loss_gradients(self, values, program, weights, x):
-        terms, densities = values(self.set_weights(program, weights, x))
+    def loss_gradients(self, values, program, weights, data):
+        terms, densities = values(self.set_weights(program, weights, data))
         gradients = self._gradients(terms["loss"], dict(program.named_parameters()))
         return *({k: self.numpy(v) for k, v in part.items()} for part in (terms, densities)), gradients
 
-    def fit(self, program, loss, x, betas, *, num_steps, learning_rate):
+    def fit(self, program, loss, data, betas, *, num_steps, learning_rate):
         """Losses of each step of the stock SVI class with Adam, and the weights after them."""
         from pyro.optim import Adam
 
         self.torch.manual_seed(0)
         svi = self.infer.SVI(program.model, program.guide, Adam({"lr": learning_rate}), loss)
-        losses = [svi.step(self.array(x), betas=betas) for _ in range(num_steps)]
-        return losses, self.initial_weights(program, x)
+        losses = [svi.step(*self.arguments(data), betas=betas) for _ in range(num_steps)]
+        return losses, self.initial_weights(program, data)
 
     def on_gpu(self):
         return self.torch.device("cuda")
@@ -297,29 +302,29 @@ class NumPyroBackend(Backend):
         rows, values = self.jax.jit(self.jax.jacrev(twice, has_aux=True))(leaves)
         return self.jax.tree.map(np.asarray, (values, rows))
 
-    def initial_weights(self, program, x):
+    def initial_weights(self, program, data):
         """Weights of a program as the stock SVI class initialises it, by dotted name."""
         from ppl_vae.nets.bridge import flatten_params
 
-        return flatten_params(self.initial_params(program, x, self.jax.random.key(0)))
+        return flatten_params(self.initial_params(program, data, self.jax.random.key(0)))
 
-    def initial_params(self, program, x, key):
+    def initial_params(self, program, data, key):
         """The same as param sites, from a random key."""
         import optax
 
         from ppl_vae.training.engine import UnitBetas
 
         svi = self.infer.SVI(program.model, program.guide, optax.identity(), self.infer.Trace_ELBO())
-        return svi.get_params(svi.init(key, self.array(x), betas=UnitBetas()))
+        return svi.get_params(svi.init(key, *self.arguments(data), betas=UnitBetas()))
 
-    def set_weights(self, program, weights, x):
+    def set_weights(self, program, weights, data):
         """Give a program weights by dotted name; what it returns are options of ``program``."""
         from ppl_vae.nets.bridge import unflatten_params
 
-        like = self.jax.eval_shape(partial(self.initial_params, program, x), self.jax.random.key(0))
+        like = self.jax.eval_shape(partial(self.initial_params, program, data), self.jax.random.key(0))
         return {"params": unflatten_params(weights, like)}
 
-    def loss_gradients(self, values, program, weights, x):
+    def loss_gradients(self, values, program, weights, data):
         from ppl_vae.nets.bridge import flatten_params
 
         def loss_and_all(weights):
@@ -327,11 +332,11 @@ class NumPyroBackend(Backend):
             return terms["loss"], (terms, densities)
 
         evaluate = self.jax.jit(self.jax.value_and_grad(loss_and_all, has_aux=True))
-        (_, (terms, densities)), gradients = evaluate(self.set_weights(program, weights, x))
+        (_, (terms, densities)), gradients = evaluate(self.set_weights(program, weights, data))
         terms, densities = self.jax.tree.map(np.asarray, (terms, densities))
         return terms, densities, flatten_params(gradients["params"])
 
-    def fit(self, program, loss, x, betas, *, num_steps, learning_rate):
+    def fit(self, program, loss, data, betas, *, num_steps, learning_rate):
         """Losses of each step of the stock SVI class with Adam, and the weights after them."""
         import optax
 
@@ -339,7 +344,7 @@ class NumPyroBackend(Backend):
 
         svi = self.infer.SVI(program.model, program.guide, optax.adam(learning_rate), loss)
         key = self.jax.random.key(0)
-        result = svi.run(key, num_steps, self.array(x), betas=betas, progress_bar=False)
+        result = svi.run(key, num_steps, *self.arguments(data), betas=betas, progress_bar=False)
         return np.asarray(result.losses), flatten_params(result.params)
 
     def on_gpu(self):

@@ -24,6 +24,26 @@ def _has_cuda():
     return torch.cuda.is_available()
 
 
+# JAX compiles no program twice in a test session.
+COMPILATION_CACHE = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """In the environment, so that processes that tests start have it too."""
+    values = {**COMPILATION_CACHE, "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name.upper(), str(value))
+            if "jax" in sys.modules:
+                sys.modules["jax"].config.update(name, value)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def empty_cache(tmp_path_factory):
     """No test sees or changes the user's imported data."""

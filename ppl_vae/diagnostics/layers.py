@@ -253,9 +253,7 @@ def _reconstructions(engine: Engine, x: NDArray[Any], seed: int) -> tuple[float,
     ratios = {}
     for site in engine.latents:
         pairs = zip(draws, seeds, strict=True)
-        means = [
-            reconstruct_from(engine, draw, site, seed=int(s), condition=condition_of(x)) for draw, s in pairs
-        ]
+        means = [reconstruct_from(engine, draw, site, seed=int(s), condition=condition_of(x)) for draw, s in pairs]
         errors = [squared_errors(x, mean) for mean in means]
         ratios[site] = psnr(np.mean(errors, axis=0), peak)
     return peak, ratios, psnr_of_means(engine, x, peak)

@@ -41,6 +41,8 @@ def test_the_code_of_a_page_runs(page, tmp_path):
         "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
+        # Programs of this size take longer to optimise than to run.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "MPLBACKEND": "agg",
     }
     # One Python process a page and one shell a block: names live on in Python, files in both.

@@ -23,6 +23,7 @@ SHAPE = (6, 8)
 SMALL = {
     "latent_dim": 2,
     "latent_dims": [2, 3],
+    "group_dim": 2,
     "hidden_dim": 5,
     "num_hidden": 1,
     "num_channels": 2,
@@ -30,8 +31,13 @@ SMALL = {
 }
 # What a switch needs beside it.
 WITH = {"map_latent": {"net": "conv"}}
+CONDITION_SHAPE = (3,)
 # Binary data suit every likelihood.
 X = np.random.default_rng(8).integers(0, 2, (4, *SHAPE)).astype(float)
+C = np.random.default_rng(9).normal(size=(4, *CONDITION_SHAPE))
+# Groups of up to two data, and which places are taken.
+GROUPS = np.random.default_rng(10).integers(0, 2, (3, 2, *SHAPE)).astype(float)
+PRESENT = np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -40,10 +46,24 @@ def options_of(variant, backend):
     return python_inspect.signature(load_file(f"models/{variant}_{backend}.py").build).parameters
 
 
+def data_plate(variant, backend):
+    """The plate that a row of the data belongs to."""
+    return getattr(load_file(f"models/{variant}_{backend}.py"), "DATA_PLATE", "data")
+
+
+def data_of(variant, backend):
+    """What model and guide are called with: x, or x and c."""
+    if data_plate(variant, backend) == "group":
+        return GROUPS, PRESENT
+    return (X, C) if "condition_shape" in options_of(variant, backend) else (X,)
+
+
 def build(ppl, variant, **options):
     """A variant at a size that is quick to run."""
     small = {name: size for name, size in SMALL.items() if name in options_of(variant, ppl.name)}
-    return ppl.build(variant, SHAPE, **(small | options))
+    x, *c = data_of(variant, ppl.name)
+    shapes = {"condition_shape": c[0].shape[1:]} if c else {}
+    return ppl.build(variant, x.shape[1:], **(shapes | small | options))
 
 
 def on_each_net(ppl, variant, **options):
@@ -53,7 +73,7 @@ def on_each_net(ppl, variant, **options):
     return [build(ppl, variant, **choice, **options) for choice in choices]
 
 
-def noise_for(ppl, program):
+def noise_for(ppl, variant, program):
     """Noise for each latent of a program, made from its shapes."""
     shapes = {}
 
@@ -61,15 +81,23 @@ def noise_for(ppl, program):
         shapes.update({name: site.shape for name, site in traces.guide.items()})
         return {}
 
-    ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
+    read_run(ppl, variant, read, program)
     rng = np.random.default_rng(1)
     return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
-def terms(ppl, program, weights, **options):
+def read_run(ppl, variant, read, program):
+    """What a function of traces and program returns of one run."""
+    plate, data = data_plate(variant, ppl.name), ppl.arguments(data_of(variant, ppl.name))
+    return ppl.read_run(read, (program.model, program.guide), *data, betas=UnitBetas(), data_plate=plate)
+
+
+def terms(ppl, variant, program, weights, **options):
     """Terms of a program on given weights as numbers."""
-    pair, options = (program.model, program.guide), {"betas": UnitBetas()} | options
-    return ppl.numbers(ppl.terms(ELBO(), pair, ppl.array(X), **options, **ppl.set_weights(program, weights, X)))
+    data = data_of(variant, ppl.name)
+    options = {"betas": UnitBetas(), "data_plate": data_plate(variant, ppl.name)} | options
+    options |= ppl.set_weights(program, weights, data)
+    return ppl.numbers(ppl.terms(ELBO(), (program.model, program.guide), *ppl.arguments(data), **options))
 
 
 @each_variant
@@ -88,8 +116,10 @@ def test_signatures_are_equal_and_are_a_configuration(variant):
         parameter, hint = pyro[name], hints[name]
         assert parameter.kind is parameter.KEYWORD_ONLY, name
         assert parameter.default is not parameter.empty, name
-        assert hint in (int, float, bool, str, list[int]) or get_origin(hint) is Literal, name
+        plain = hint in (int, float, bool, str, list[int]) or get_origin(hint) is Literal
+        assert plain or (name, hint) == ("condition_shape", tuple[int, ...] | None), name
     assert pyro["seed"].default == 0
+    assert "condition_shape" not in pyro or pyro["condition_shape"].default is None
 
 
 @BACKENDS
@@ -130,15 +160,18 @@ def option_sets(variant):
 @BOTH
 @each_variant
 def test_backends_agree_from_equal_weights_and_noise(variant):
+    data, plate = data_of(variant, "pyro"), data_plate(variant, "pyro")
     for options in option_sets(variant):
         results, weights, noise = [], None, None
         for make in CLASSES.values():
             ppl = make()
             with ppl.float64():
                 program = build(ppl, variant, **options)
-                weights, noise = weights or ppl.initial_weights(program, X), noise or noise_for(ppl, program)
+                weights = weights or ppl.initial_weights(program, data)
+                noise = noise or noise_for(ppl, variant, program)
                 betas = {name: 0.5 + 2.0 * level for level, name in enumerate(noise)}
-                results.append(ppl.evaluate(program, weights, X, objective=ELBO(), noise=noise, betas=betas))
+                given = {"noise": noise, "betas": betas, "data_plate": plate}
+                results.append(ppl.evaluate(program, weights, data, objective=ELBO(), **given))
         # Terms, log densities by site, gradients by weight.
         for pyro, numpyro in zip(*results, strict=True):
             assert set(pyro) == set(numpyro)
@@ -150,7 +183,8 @@ def test_backends_agree_from_equal_weights_and_noise(variant):
 
 @each_variant
 def test_shapes_and_sites(ppl, variant):
-    seen = {}
+    seen, (x, *_) = {}, data_of(variant, ppl.name)
+    grouped = data_plate(variant, ppl.name) == "group"
 
     def read(traces, program):
         seen.update(latents=traces.latents, observed=[site.name for site in traces.observed])
@@ -160,35 +194,38 @@ def test_shapes_and_sites(ppl, variant):
         return {"mean": found.mean, "log_weight": found.log_weight, "x": generated["x"].value}
 
     for program in on_each_net(ppl, variant):
-        found = ppl.read_run(read, (program.model, program.guide), ppl.array(X), betas=UnitBetas())
+        found = read_run(ppl, variant, read, program)
         assert {name: value.shape for name, value in found.items()} == {
-            "mean": X.shape,
-            "log_weight": (len(X),),
-            "x": X.shape,
+            "mean": x.shape,
+            "log_weight": (len(x),),
+            "x": x.shape,
         }
         latents = seen["latents"]
-        assert latents == ["z"] or set(latents) == {f"z{n + 1}" for n in range(len(latents))}
-        assert seen["observed"] in (["x"], ["c", "x"])
-        assert seen["num_data"] == len(X)
+        one = [["u", "z"]] if grouped else [["z"]]
+        assert latents in one or set(latents) == {f"z{n + 1}" for n in range(len(latents))}
+        conditional = "condition_shape" in options_of(variant, ppl.name) and not grouped
+        assert seen["observed"] == (["c", "x"] if conditional else ["x"])
+        assert seen["num_data"] == len(x)
 
 
 @each_variant
 def test_a_seed_fixes_the_weights_and_the_loss(ppl, variant):
     programs = [build(ppl, variant, seed=seed) for seed in (0, 0, 1)]
-    first, again, other = (ppl.initial_weights(program, X) for program in programs)
+    data = data_of(variant, ppl.name)
+    first, again, other = (ppl.initial_weights(program, data) for program in programs)
     for name, value in first.items():
         np.testing.assert_array_equal(again[name], value)
     assert any(not np.array_equal(other[name], value) for name, value in first.items())
-    assert terms(ppl, programs[0], first, seed=3) == terms(ppl, programs[1], first, seed=3)
+    assert terms(ppl, variant, programs[0], first, seed=3) == terms(ppl, variant, programs[1], first, seed=3)
 
 
 @each_variant
 def test_betas_act_on_the_rates_alone(ppl, variant):
     program = build(ppl, variant)
-    weights, noise = ppl.initial_weights(program, X), noise_for(ppl, program)
-    low = terms(ppl, program, weights, betas=dict.fromkeys(noise, 0.5), noise=noise)
+    weights, noise = ppl.initial_weights(program, data_of(variant, ppl.name)), noise_for(ppl, variant, program)
+    low = terms(ppl, variant, program, weights, betas=dict.fromkeys(noise, 0.5), noise=noise)
     betas = {name: 2.0 + level for level, name in enumerate(noise)}
-    high = terms(ppl, program, weights, betas=betas, noise=noise)
+    high = terms(ppl, variant, program, weights, betas=betas, noise=noise)
     change = sum((betas[name] - 0.5) * low[f"rate/{name}"] for name in noise)
     np.testing.assert_allclose(high["loss"] - low["loss"], change, rtol=1e-10)
     for name in low.keys() - {"loss"}:
@@ -197,13 +234,14 @@ def test_betas_act_on_the_rates_alone(ppl, variant):
 
 @each_variant
 def test_stock_svi_trains_the_program_it_is_given(ppl, variant):
-    loss = ppl.build_loss(load_file(f"models/{variant}_{ppl.name}.py").DEFAULT_LOSS)
+    data, plate = data_of(variant, ppl.name), data_plate(variant, ppl.name)
+    loss = ppl.build_loss(load_file(f"models/{variant}_{ppl.name}.py").DEFAULT_LOSS, data_plate=plate)
     for trained, bystander in zip(*(on_each_net(ppl, variant) for _ in range(2)), strict=True):
-        before = ppl.initial_weights(bystander, X)
-        _, after = ppl.fit(trained, loss, X, UnitBetas(), num_steps=2, learning_rate=0.01)
+        before = ppl.initial_weights(bystander, data)
+        _, after = ppl.fit(trained, loss, data, UnitBetas(), num_steps=2, learning_rate=0.01)
         assert set(after) == set(before)
         assert all(not np.array_equal(after[name], before[name]) for name in before)
-        for name, value in ppl.initial_weights(bystander, X).items():
+        for name, value in ppl.initial_weights(bystander, data).items():
             np.testing.assert_array_equal(value, before[name])
 
 
@@ -213,7 +251,8 @@ def test_pyro_programs_leave_the_global_parameter_store_empty(variant):
     import pyro
 
     ppl = CLASSES["pyro"]()
-    ppl.fit(build(ppl, variant), ppl.loss(ELBO()), X, UnitBetas(), num_steps=1, learning_rate=0.01)
+    data, loss = data_of(variant, "pyro"), ppl.loss(ELBO(), data_plate=data_plate(variant, "pyro"))
+    ppl.fit(build(ppl, variant), loss, data, UnitBetas(), num_steps=1, learning_rate=0.01)
     assert len(pyro.get_param_store()) == 0
 
 
@@ -224,7 +263,7 @@ def test_numpyro_programs_hold_no_arrays_and_initialise_over_keys(variant):
     keys = ppl.jax.random.split(ppl.jax.random.key(0), 3)
     for program in on_each_net(ppl, variant, seed=3):
         assert not [value for value in reachable(program) if isinstance(value, ppl.jax.Array | np.ndarray)]
-        initial = partial(ppl.initial_params, program, X)
+        initial = partial(ppl.initial_params, program, data_of(variant, "numpyro"))
         many = ppl.jax.eval_shape(ppl.jax.vmap(initial), keys)
         assert {leaf.shape[0] for leaf in ppl.jax.tree.leaves(many)} == {3}
 

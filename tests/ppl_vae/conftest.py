@@ -1,7 +1,6 @@
-"""Fitted runs that several files share, and a cache that spares JAX compiling the same program twice."""
+"""Fitted runs that several files share, and what spares a fit the parts that a test does not look at."""
 
 import os
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,24 +10,6 @@ from tests.toy_fits import TOY, toy_data
 
 # Before torch is imported: small networks gain nothing from a second thread, and wait for it on shared cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-COMPILATION_CACHE = {
-    "jax_compilation_cache_dir": None,
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """In the environment, so that processes that tests start have it too."""
-    values = {**COMPILATION_CACHE, "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax"))}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name.upper(), str(value))
-            if "jax" in sys.modules:
-                sys.modules["jax"].config.update(name, value)
-        yield
 
 
 @pytest.fixture(
@@ -59,6 +40,22 @@ def fitted(request, tmp_path_factory):
         **TOY,
     )
     return SimpleNamespace(run=run, backend=request.param, x=x, labels=labels, reports=records)
+
+
+@pytest.fixture
+def no_products(monkeypatch):
+    """Leaves out posterior.nc and overview.png, which take most of the time of a short fit."""
+    import ppl_vae.training.fit as fit_module
+
+    monkeypatch.setattr(fit_module, "_write_products", lambda run: None)
+
+
+@pytest.fixture
+def training_only(monkeypatch, no_products):
+    """Leaves out the result too."""
+    import ppl_vae.training.fit as fit_module
+
+    monkeypatch.setattr(fit_module, "evaluate_splits", lambda *args, **options: {})
 
 
 @pytest.fixture

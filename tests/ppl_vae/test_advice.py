@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from ppl_vae.advice import advise, advise_sweep, draw_advice
+from ppl_vae.advice import Spread, advise, advise_sweep, draw_advice
 from ppl_vae.cli import main
 from ppl_vae.diagnostics import sweep_metrics
 from ppl_vae.diagnostics.sweep_metrics import read_sweep
@@ -96,6 +96,15 @@ class TestAdvice:
         assert "--beta z2=1 --target-rate z1=29.8" in page  # a layer that is not in use keeps its beta
         assert max(map(len, page.splitlines())) <= 100
 
+    def test_psnr_is_told_of_reconstructions(self, folder):
+        rows = [{**row, "psnr_test": 20.0 + row["seed"]} for row in rows_of()]
+        found, _ = advise_sweep(folder(rows), "reconstruction")
+        assert found.best.psnr == Spread(21.0, 1.0)
+        assert found.to_dict()["best"]["psnr"] == {"mean": 21.0, "deviation": 1.0}
+        assert len(re.findall(r"PSNR\s+21\s+\+-\s+1\s+dB", found.table())) == 2  # of the best and the cheapest
+        assert "PSNR" not in advise_sweep(folder(rows), "classification")[0].table()
+        assert advise_sweep(folder(rows_of()), "reconstruction")[0].best.psnr is None
+
     def test_one_level(self, folder):
         rows = [
             {"run": f"{b}", "beta_z": b, "rate_z_test": 4 / b, "distortion_test": b, "elbo_test": 0}
@@ -170,17 +179,12 @@ class TestMeasuring:
             (path / row["run"]).mkdir(parents=True)
             (path / row["run"] / "run.json").write_text("{}")
 
-        class Opened:
-            @staticmethod
-            def open(run):
-                return run
-
         def measure(run):
             calls.append(run.name)
             beta_1, beta_2, _ = map(float, run.name.split("-"))
             return {"accuracy_z2": 1 / (1 + beta_2), "accuracy_z1": 1 / (1 + beta_1)}
 
-        monkeypatch.setattr("ppl_vae.training.run.Run", Opened)
+        monkeypatch.setattr(sweep_metrics.RunReader, "open", lambda self, path: path)
         monkeypatch.setattr(sweep_metrics, "_probe_run", measure)
         return path, calls
 

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ppl_vae.sweeps.setup as sweep_setup
+import ppl_vae.sweeps.sweep as sweep_module
 import ppl_vae.training.fit as fit_module
 from ppl_vae.cli import main
 from ppl_vae.errors import InputError
@@ -23,6 +25,7 @@ from ppl_vae.training.settings import FitSettings
 from tests.helpers import BACKENDS, ROOT, needs
 from tests.toy_fits import TOY, toy_data
 
+COMMANDS = "fit sweep resume advise diagnose convert list encode sample complete new data".split()
 WORDS = [f"--{name.replace('_', '-')}={value}" for name, value in TOY.items()]
 
 
@@ -67,7 +70,7 @@ def passed(monkeypatch):
 def test_help_names_every_command(command):
     done = command("--help")
     assert (done.code, done.err) == (0, "")
-    for name in ("fit", "resume", "diagnose", "convert", "list"):
+    for name in ("fit", "sweep", "resume", "advise", "diagnose", "convert", "list"):
         assert re.search(rf"^  {name} +\w", done.out, re.M)
 
 
@@ -77,9 +80,7 @@ def test_no_words_at_all_are_answered_with_help(command):
     assert "Usage: ppl-vae" in done.err
 
 
-@pytest.mark.parametrize(
-    "name", ["fit", "resume", "diagnose", "convert", "list", "encode", "sample", "complete", "new", "data"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command_explains_every_option(command, name):
     done = command(name, "--help")
     assert (done.code, done.err) == (0, "")
@@ -396,31 +397,32 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(tmp_path, li
 
 # Random words.
 
+OF_FIT = ["data", "beta", "target-rate", "loss", "loss-option", "base-loss", "backend", "out"]
+OF_SWEEP = ["seeds", "max-runs", "jobs", "runs-at-once", "use", "site", "split"]
 NAMES = sorted({option.name.replace("_", "-") for option in ALL_OPTIONS})
 VALUES = st.one_of(
     st.sampled_from(["", "0", "1", "-1", "3", "0.5", "nan", "inf", "-inf", "1e400", "true", "z=1", "x=1", "none"]),
     st.sampled_from(
         ["beta_vae", "elbo", "digits", "pyro", "numpyro", "best", "cosine", "bernoulli", "sample", "."]
     ),
+    st.sampled_from(["0.1:10:log3", "1:2:lin2", "z=0.5,2", "1,1", "0.1:10:log", "reconstruction", "test"]),
     st.integers().map(str),
     st.floats().map(str),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )
 OPTIONS = st.one_of(
-    st.tuples(
-        st.sampled_from([*NAMES, "data", "beta", "loss", "loss-option", "base-loss", "backend", "out"]), VALUES
-    ).map(lambda pair: [f"--{pair[0]}={pair[1]}"]),
+    st.tuples(st.sampled_from([*NAMES, *OF_FIT, *OF_SWEEP]), VALUES).map(lambda pair: [f"--{pair[0]}={pair[1]}"]),
     st.sampled_from([["--no-capture"], ["--no-learn-scale"], ["--json"], ["--help"], ["-x"], ["--"]]),
+    st.sampled_from([["--warm-start"], ["--products"], ["--use=reconstruction"], ["--beta=z=0.5,2"]]),
     VALUES.map(lambda value: [value]),
 )
 LINES = st.one_of(
-    st.lists(OPTIONS, max_size=4).map(lambda parts: ["fit", "beta_vae", *sum(parts, [])]),
-    st.tuples(
-        st.sampled_from(
-            ["fit", "resume", "diagnose", "convert", "list", "encode", "sample", "complete", "new", "data"]
-        ),
-        st.lists(OPTIONS, max_size=4),
-    ).map(lambda pair: [pair[0], *sum(pair[1], [])]),
+    st.tuples(st.sampled_from(["fit", "sweep"]), st.lists(OPTIONS, max_size=4)).map(
+        lambda pair: [pair[0], "beta_vae", *sum(pair[1], [])]
+    ),
+    st.tuples(st.sampled_from(COMMANDS), st.lists(OPTIONS, max_size=4)).map(
+        lambda pair: [pair[0], *sum(pair[1], [])]
+    ),
     st.lists(VALUES, max_size=4),
 )
 
@@ -428,7 +430,8 @@ LINES = st.one_of(
 class NoEngine:
     """Stands for the engine: nothing is compiled, trained or evaluated."""
 
-    latents, observed, device_name = ("z",), "x", "cpu"
+    observed, device_name = "x", "cpu"
+    latents: list[str] = ["z"]
     notes: list[str] = []
     split = SimpleNamespace(check=lambda betas: None)
     how: dict[str, str] = {}
@@ -441,16 +444,14 @@ class NoEngine:
 def without_training(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("fuzz"))
-        patch.setattr(fit_module, "make_engine", lambda *args, **kwargs: NoEngine())
-        patch.setattr(fit_module, "beta_by_site", lambda beta, sites: beta_by_site(beta, list(sites)))
+        # A sweep would give JAX, which starts but once in a process, a device for each core.
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+        for module in (fit_module, sweep_setup):
+            patch.setattr(module, "make_engine", lambda *args, **kwargs: NoEngine())
         patch.setattr(fit_module, "_train", _no_training)
+        for name in ("_pyro_runner", "_numpyro_runner"):
+            patch.setattr(sweep_module, name, _no_training)
         yield
-
-
-def beta_by_site(beta, sites):
-    from ppl_vae.training.settings import beta_by_site
-
-    return beta_by_site(beta, sites)
 
 
 def _no_training(*args):

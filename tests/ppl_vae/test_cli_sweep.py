@@ -111,6 +111,14 @@ def test_the_page_has_a_line_for_each_run(command, passed):
     assert lines[5] == "wrote sweeps/fake/table.csv and sweeps/fake/runs"
 
 
+def test_psnr_is_a_column_where_there_is_one(command, monkeypatch):
+    rows = [{**ROWS[0], "psnr_test": 17.25}, FAILED]
+    monkeypatch.setattr(sweep_module, "sweep", lambda *args, **options: Sweep(Path("sweeps/fake"), rows))
+    head, first, second, *_ = command("sweep", "beta_vae").out.splitlines()
+    assert head.index("PSNR [dB]") + len("PSNR [dB]") == first.index("17.25") + len("17.25")
+    assert second.split()[6:8] == ["-", "loss"]
+
+
 def test_json_is_the_rows(command, passed):
     found = json.loads(command("sweep", "beta_vae", "--json").out)
     assert found["table"] == "sweeps/fake/table.csv"
@@ -126,6 +134,7 @@ def test_json_is_the_rows(command, passed):
         (["--beta", "1", "--beta", "z=2"], "--beta must read key=value, but it is '1'"),
         (["--seeds", "2000"], "a sweep must have at most 1000 runs, but 7 points of the grid and 2000 seeds"),
         (["--seeds", "many"], "Invalid value for '--seeds'"),
+        (["--target-rate", "z=3"], "whose betas are those of its grid, but it is ['z=3']; ask fit for the rates"),
     ],
 )
 def test_a_mistake_is_answered_by_one_message(command, words, message):

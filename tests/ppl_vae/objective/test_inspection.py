@@ -87,7 +87,7 @@ def test_generation_is_that_of_the_model(ppl):
             ppl.sample("x", ppl.dist.Normal(z, 0.5).to_event(1), obs=x)
 
     def generate(x):
-        found = read_generation(ppl.program((model, model), x, seed=4).generate(), "x")
+        found = read_generation(ppl.program((model, model), x, seed=4).generate(), "x", ["z"])
         assert list(found.latents) == ["z"]
         return found.latents["z"], found.mean, found.x
 

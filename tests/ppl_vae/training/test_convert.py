@@ -24,12 +24,6 @@ def converted(fitted, tmp_path_factory):
     )
 
 
-@pytest.fixture
-def training_only(monkeypatch):
-    monkeypatch.setattr(fit_module, "_write_products", lambda run: None)
-    monkeypatch.setattr(fit_module, "evaluate_splits", lambda *args, **options: {})
-
-
 def densities(run, x, z):
     found = run.engine.inspect(x, seed=0, latents={"z": z})
     return {

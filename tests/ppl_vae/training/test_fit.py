@@ -9,33 +9,21 @@ import numpy as np
 import pytest
 
 import ppl_vae
-import ppl_vae.training.fit as fit_module
 import ppl_vae.training.loop as loop_module
 from ppl_vae import InputError, Run, fit, load
 from ppl_vae.training.loop import Fault
+from ppl_vae.training.prepared import SPLITS
 from ppl_vae.training.programs import build_loss
 from ppl_vae.training.results import result_table, run_page
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.seeds import child_seed
-from tests.helpers import BACKENDS, ROOT, load_file
+from tests.helpers import BACKENDS, ROOT, load_file, needs
 from tests.toy_fits import TOY, toy_data, write_model
 
 PRODUCTS = {"run.json", "metrics.jsonl", "checkpoint-final.safetensors", "posterior.nc", "overview.png"}
 SHORT = {**TOY, "epochs": 1, "log_px_data": 5}
 # Noise of every evaluation of a run with seed 0.
 EVALUATION = child_seed(0, "evaluation")
-
-
-@pytest.fixture
-def no_products(monkeypatch):
-    """Leaves out posterior.nc and overview.png, which take most of the time of a short fit."""
-    monkeypatch.setattr(fit_module, "_write_products", lambda run: None)
-
-
-@pytest.fixture
-def training_only(monkeypatch, no_products):
-    """Leaves out the result too."""
-    monkeypatch.setattr(fit_module, "evaluate_splits", lambda *args, **options: {})
 
 
 def assert_equal(found, expected):
@@ -50,7 +38,7 @@ def assert_equal(found, expected):
 def test_a_result_has_every_quantity_for_every_split(fitted):
     metrics = fitted.run.metrics
     quantities = {"loss", "distortion", "rates", "elbo", "active_units", "log_px", "log_px_standard_error"}
-    assert metrics.keys() == quantities
+    assert metrics.keys() == quantities | {"psnr"}
     for values in metrics.values():
         assert list(values) == ["train", "validation", "test"]
     for split in ("train", "validation", "test"):
@@ -125,8 +113,38 @@ def test_the_folder_holds_what_the_run_was_made_with(fitted):
 def test_a_page_shows_what_json_has_no_number_for(fitted):
     result = {name: dict(values) for name, values in fitted.run.metrics.items()}
     result["log_px"]["test"] = None
-    (line,) = [line for line in result_table(result, {"z": 3}).splitlines() if line.startswith("test ")]
+    table = result_table(result, {"z": 3}, {"z": "analytic"})
+    (line,) = [line for line in table.splitlines() if line.startswith("test ")]
     assert re.search(r"  not finite +\d+\.\d\d +\d of 3$", line)
+
+
+def test_a_site_term_is_headed_so():
+    numbers = {name: dict.fromkeys(SPLITS, 1.0) for name in ("loss", "distortion", "elbo", "log_px")}
+    both = {name: dict.fromkeys(SPLITS, {"z2": 2.0, "z1": -0.5}) for name in ("rates", "active_units")}
+    result = {**numbers, **both, "log_px_standard_error": numbers["elbo"]}
+    table = result_table(result, {"z2": 3, "z1": 4}, {"z2": "analytic", "z1": "site term"})
+    head, _, _, test = table.splitlines()
+    assert re.split(" {2,}", head)[:6] == ["split", "loss", "distortion", "rate z2", "site term z1", "elbo"]
+    # Numbers end where their heads do.
+    assert head.index("site term z1") + len("site term z1") == test.index("-0.50") + len("-0.50")
+
+
+def test_psnr_is_that_of_the_reconstruction(fitted):
+    x, ratios = fitted.run.data.split("test"), fitted.run.metrics["psnr"]
+    error = np.mean((x - fitted.run.reconstruct(x)) ** 2, dtype=np.float64)
+    assert ratios["test"] == pytest.approx(10 * np.log10(1 / error), rel=1e-5)  # float32 means
+    line = f"(train / validation / test): {' / '.join(f'{ratios[split]:.2f}' for split in SPLITS)} dB"
+    assert f"PSNR of the mean at the posterior means {line}" in run_page(fitted.run)
+
+
+@needs("torch", "pyro")
+def test_data_beyond_the_unit_interval_have_no_psnr(tmp_path, no_products):
+    x = toy_data(40)[0]
+    # One entry of one datum, wherever it falls: all splits have a ratio, or none.
+    x[7, 0, 0] = 1.5
+    run = fit("beta_vae", x, out=tmp_path / "run", **SHORT)
+    assert "psnr" not in run.metrics
+    assert "PSNR" not in run_page(run)
 
 
 # Using a run.
@@ -472,7 +490,7 @@ def test_a_learning_rate_that_is_too_large_stops_the_run(backend, tmp_path):
 
 
 @BACKENDS
-def test_images_of_256_levels_give_bits_per_dimension(tmp_path, backend):
+def test_images_of_256_levels_give_bits_per_dimension(tmp_path, backend, no_products):
     levels = np.random.default_rng(0).integers(0, 256, (60, 4, 4))
     run = fit(
         "beta_vae",

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-import ppl_vae.training.fit as fit_module
 from ppl_vae import InputError, fit, resume
 from ppl_vae.cli import main
 from ppl_vae.training.rate_targets import (
@@ -280,11 +279,6 @@ SHORT = {"epochs": 50, "batch_size": 35, "learning_rate": 0.01, "device": "cpu",
 
 def gaussian_data():
     return (np.random.default_rng(0).normal(size=(300, 4)) * [3.0, 2.0, 1.0, 0.5]).astype(np.float32)
-
-
-@pytest.fixture
-def no_products(monkeypatch):
-    monkeypatch.setattr(fit_module, "_write_products", lambda run: None)
 
 
 @BACKENDS

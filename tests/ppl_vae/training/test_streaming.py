@@ -17,6 +17,7 @@ from tests.helpers import BACKENDS, ROOT
 NETS = {"hidden_dim": 6, "latent_dim": 2, "num_hidden": 1}
 X = (np.random.default_rng(0).random((200, 6)) < 0.4).astype(np.float32)
 ROW_BYTES = 4 * 6
+pytestmark = pytest.mark.usefixtures("no_products")
 
 
 @pytest.fixture
