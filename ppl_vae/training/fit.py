@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ppl_vae.files import write_atomically
 from ppl_vae.plugins import Backend, find
 from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
+from ppl_vae.training.initial import Init, check_init, initialise
 from ppl_vae.training.loop import Progress, TrainingLoop
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
@@ -56,7 +57,7 @@ def fit(
     report: Report | None = None,
     products: bool = True,
     start: str | Path | None = None,
-    init: Literal["random", "linear-optimum"] = "random",
+    init: Init = "random",
     **options: Any,
 ) -> Run:
     """Fit a variational autoencoder.
@@ -119,15 +120,19 @@ def fit(
     engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
     betas = beta_by_site(beta, engine.latents)
     targets = check_targets(target_rates or {}, engine.latents, beta=beta)
-    _check_init(init, start, targets)
+    check_init(init, start=start, target_rates=targets)
     _check_patience(settings, targets)
     prepare_engine(engine, built, chosen, prepared, settings, betas)
     check_measured(targets, engine.how)
     check_files(built, chosen)
-    record = {**run_record(built, chosen, prepared, settings, betas, engine), "target_rates": targets, "init": init}
+    record = {
+        **run_record(built, chosen, prepared, settings, betas, engine),
+        "target_rates": targets,
+        "init": init,
+    }
     if start is not None:
         record["start"] = str(Path(start).resolve())
-    _initialise(engine, record, built, prepared, settings, betas)
+    initialise(engine, record, built, prepared, settings, betas)
     folder = RunFolder.create(out or _new_path(built), record)
     with folder.lock(), _recorded_end(folder):
         keep_files(folder, built, chosen, prepared)
@@ -173,7 +178,7 @@ def resume(
         latest = folder.latest_checkpoint()
         if latest is None:
             folder.truncate_metrics(0)
-            _initialise(engine, record, built, prepared, settings, betas)
+            initialise(engine, record, built, prepared, settings, betas)
         with _recorded_end(folder):
             return _train(folder, built, chosen, prepared, settings, betas, engine, report, latest, products)
 
@@ -323,34 +328,6 @@ def finish_run(
     return run
 
 
-def _check_init(init: str, start: str | Path | None, targets: Mapping[str, float]) -> None:
-    if init not in ("random", "linear-optimum"):
-        raise InputError(f"init must be random or linear-optimum, but it is {init!r}; choose one of them")
-    if init != "random" and (start is not None or targets):
-        other = "start" if start is not None else "target rates"
-        raise InputError(
-            f"init must be random with {other}, but it is {init}: "
-            f"{'a run begins in one place' if start is not None else 'the betas are not known yet'}; leave one out"
-        )
-
-
-def _initialise(
-    engine: Any,
-    record: Mapping[str, Any],
-    program: Program,
-    data: Prepared,
-    settings: FitSettings,
-    betas: Mapping[str, float],
-) -> None:
-    """Give the engine the initial parameters that the record names, if they are not random."""
-    if "start" in record:
-        engine.load_parameters(open_folder(record["start"]).read_checkpoint(FINAL)[0])
-    elif record.get("init") == "linear-optimum":  # runs before version 0.2 have none
-        from ppl_vae.training.linear_start import optimal_parameters
-
-        engine.load_parameters(optimal_parameters(program, data, settings, betas))
-
-
 def _write_products(run: Run) -> None:
     from ppl_vae.diagnostics.pictures import save_overview
 
@@ -359,7 +336,7 @@ def _write_products(run: Run) -> None:
     x, labels, names = run.data.split("test"), run.data.labels("test"), run.data.dataset.label_names
     if labels is not None and names is not None:
         labels = np.array(names)[labels]
-    options = {"labels": labels, "arrangement": run.data.dataset.arrangement, "title": title}
+    options: dict[str, Any] = {"labels": labels, "arrangement": run.data.dataset.arrangement, "title": title}
     write_atomically(run.path / "overview.png", lambda path: save_overview(path, run.engine, x, **options))
 
 

@@ -33,7 +33,19 @@ SETTINGS = tuple(field.name for field in fields(FitSettings))
 # Names that mean something else in ``fit`` and in its command.
 TAKEN = (
     *("program", "variant", "data", "labels", "backend", "loss", "base_loss", "loss_options", "loss_option"),
-    *("beta", "target_rate", "target_rates", "out", "report", "products", "start", "init", "as_json", "json", "help"),
+    *(
+        "beta",
+        "target_rate",
+        "target_rates",
+        "out",
+        "report",
+        "products",
+        "start",
+        "init",
+        "as_json",
+        "json",
+        "help",
+    ),
     *("condition", "group", "max_members", "seeds", "max_runs", "jobs", "runs_at_once", "warm_start"),
     *SETTINGS,
 )
