@@ -91,13 +91,13 @@ def some_rows(data: Dataset, num_train: int, num_test: int) -> Dataset:
         num_test: Rows of the test part; all of it where it has fewer.
 
     Raises:
-        InputError: The data set has no test part of its own, or too few rows.
+        InputError: The data set has no labels or no test part of its own, or too few rows.
     """
     available, num_fit = data.num_data - data.num_test, num_train + VALIDATION
-    if not data.num_test:
+    if data.labels is None or not data.num_test:
         raise InputError(
-            f"data must have a test part of its own, which the classifier is not trained on, but {data.name} has "
-            "none; choose another, such as mnist"
+            "data must have labels to train the classifier on and a test part of their own, which it is not "
+            f"trained on, but {data.name} lacks one of them; choose others, such as mnist"
         )
     if not BATCH <= num_train <= available - VALIDATION:
         raise InputError(
@@ -106,9 +106,8 @@ def some_rows(data: Dataset, num_train: int, num_test: int) -> Dataset:
         )
     num_test = min(num_test, data.num_test)
     rows = np.r_[:num_fit, available : available + num_test]
-    labels = None if data.labels is None else data.labels[rows]
     name = f"{num_train} rows of {data.name}"
-    return replace(data, name=name, source=name, x=data.x[rows], labels=labels, num_test=num_test)
+    return replace(data, name=name, source=name, x=data.x[rows], labels=data.labels[rows], num_test=num_test)
 
 
 def measure(run: Any, classifier: Any) -> dict[str, float]:
@@ -165,7 +164,7 @@ def findings(best: pd.DataFrame, table: pd.DataFrame) -> list[list[str]]:
     return [
         [
             "the more data, the smaller the best beta",
-            " > ".join(f"{beta:g}" for beta in betas),
+            ", ".join(f"{beta:g} for {number:g}" for number, beta in zip(best["num_train"], betas, strict=True)),
             _yes(betas[0] > betas[-1] and sorted(betas, reverse=True) == betas),
         ],
         [
@@ -194,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["mnist", "fashion-mnist"], help="data sets of images")
     parser.add_argument("--scale", type=float, default=0.1, help="standard deviation of the likelihood")
-    parser.add_argument("--num-train", type=int, nargs="+", help="sizes of the training set")
+    parser.add_argument("--num-train", type=int, nargs="+", help="sizes of the training set, two or more")
     parser.add_argument("--betas", help="grid of betas, as ppl-vae sweep takes it")
     parser.add_argument("--seeds", type=int, help="fits of each beta")
     parser.add_argument("--steps", type=int, help="steps of each fit")
@@ -203,9 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--out", type=Path, default=Path("reproductions/beta-and-data-size"), help="folder to write"
     )
     options = parser.parse_args(arguments)
-    given = {"num_train": options.num_train and tuple(options.num_train), "betas": options.betas}
-    given |= {"seeds": options.seeds, "steps": options.steps}
-    size = replace(FULL if options.full else SMALL, **{name: value for name, value in given.items() if value})
+    size = _size(options)
     # Before JAX starts.
     os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={num_cores()}")
     for name in options.data:
@@ -221,6 +218,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_atomically(path.with_suffix(".png"), partial(_draw, table, data.name))
         write_text(path, page)
         print(page)
+
+
+def _size(options: argparse.Namespace) -> Size:
+    """The size that was asked for.
+
+    Raises:
+        InputError: There are not two sizes of training set to compare.
+    """
+    given = {name: getattr(options, name) for name in ("betas", "seeds", "steps")}
+    if options.num_train is not None:
+        given["num_train"] = tuple(sorted(set(options.num_train)))
+        if len(given["num_train"]) < 2:
+            raise InputError(
+                f"num_train must be two sizes or more to compare, but it is {options.num_train}; add another"
+            )
+    known = {name: value for name, value in given.items() if value is not None}
+    return replace(FULL if options.full else SMALL, **known)
 
 
 def _fitted(data: Dataset, part: Dataset, num_train: int, size: Size, options: argparse.Namespace) -> pd.DataFrame:

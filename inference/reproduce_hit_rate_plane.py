@@ -227,8 +227,13 @@ def _setting(runs: SweepRuns) -> str:
     return (
         f"{len(record['betas']['z1'])} x {len(record['betas']['z2'])} betas, {record['seeds']} seeds, "
         f"{len(runs.table)} of {record['num_runs']} fits finished; {record['data']['name']} ({splits} for "
-        f"training/validation/test); {', '.join(f'{name} {value}' for name, value in said.items())}"
+        f"training/validation/test); {', '.join(map(_said, said.items()))}"
     )
+
+
+def _said(item: tuple[str, Any]) -> str:
+    name, value = item
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def _findings(table: pd.DataFrame) -> str:

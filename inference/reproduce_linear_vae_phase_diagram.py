@@ -71,7 +71,7 @@ def quantities() -> list[tuple[str, float, float]]:
     return rows
 
 
-def grid(decay: float, num: int = NUM) -> pd.DataFrame:
+def grid(decay: float, num: int) -> pd.DataFrame:
     """Phase, Q, overlap m and error eps_g on a grid of num x num points of alpha and beta.
 
     Args:
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dim, begun = 1000 if options.full else 200, time.monotonic()
     with storage_errors("create the folder", options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    grids = [grid(decay) for decay in DECAYS]
+    grids = [grid(decay, NUM) for decay in DECAYS]
     seconds = time.monotonic() - begun
     compared = quantities()
     drawn = pd.concat([drawn_thresholds(decay, dim, 10) for decay in DECAYS], ignore_index=True)

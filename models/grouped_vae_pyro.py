@@ -179,8 +179,8 @@ def _checked(
 ) -> tuple[int, ...]:
     if len(data_shape) < 2 or data_shape[0] < 2 or condition_shape not in (None, data_shape[:1]):
         raise InputError(
-            "data_shape must be that of a group, (m, *datum) with m of 2 or more, and condition_shape (m,), but they "
-            f"are {data_shape} and {condition_shape}; make groups by data.group_data, or name them by --group"
+            "data_shape must be that of a group, (m, *datum) with m of 2 or more, and condition_shape (m,), but "
+            f"they are {data_shape} and {condition_shape}; make groups by data.group_data, or name them by --group"
         )
     for name, value in (("num_members", num_members), ("num_groups", num_groups)):
         if value < 0:

@@ -8,6 +8,8 @@ __all__ = ["audit_page"]
 
 # Latents in the table of a site.
 SHOWN = 16
+# What is shown as 0: nats and standard deviations that rounding leaves.
+TINY = 1e-6
 
 # Fields of a site in the order of the table; those with a star are by theory.
 _COLUMNS = {
@@ -52,11 +54,13 @@ def audit_page(found: Any) -> str:
 def _site_lines(site: Any) -> list[str]:
     columns = [(head, values) for name, head in _COLUMNS.items() if (values := getattr(site, name)) is not None]
     counts = "" if site.num_predicted is None else f"{site.num_predicted} of {len(site.lambda_)} on in theory, "
-    lines = [f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory]"]
+    lines = [
+        f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory; dead: on in theory alone]"
+    ]
     lines.append("mode  " + "".join(f"{head:>11}" for head, _ in columns))
     shown = min(len(site.lambda_), SHOWN)
     for i in range(shown):
-        mark = "  dead in the fit" if i + 1 in site.dead else ""
+        mark = "  dead" if i + 1 in site.dead else ""
         cells = "".join(f"{_text(values[i]):>11}" for _, values in columns)
         lines.append(f"{i + 1:<6}{cells}{mark}")
     if shown < len(site.lambda_):
@@ -67,4 +71,6 @@ def _site_lines(site: Any) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return "not finite"
-    return value if isinstance(value, str) else f"{value:.4g}" if np.isfinite(value) else "none"
+    if isinstance(value, str):
+        return value
+    return "none" if not np.isfinite(value) else f"{value:.4g}" if abs(value) >= TINY else "0"

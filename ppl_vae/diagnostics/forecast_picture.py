@@ -30,11 +30,12 @@ def forecast_page(forecast: Forecast) -> str:
     widths = ", ".join(f"{name} {_width(value)}" for name, value in about.items() if "scale" in name)
     centring = "centred (with biases)" if about["centre"] else "not centred (no biases: the mean is a direction)"
     within = f"those within {about['epsilon']:g} nats of the prior for {1 - about['delta']:.0%} of the data"
+    rule = "; thresholds are of beta scale^2" if "z" in about["latent_dim"] else ""
     advised = " ".join(f"{site}={beta:.3g}" for site, beta in (forecast.advised or {}).items()) or "none"
     above = [
         ("forecast", data),
         ("setting", f"Gaussian likelihood, {widths}; {sizes}; {centring}"),
-        ("loss", "distortion + beta rate in nats per datum; thresholds are of beta scale^2"),
+        ("loss", f"distortion + beta rate in nats per datum{rule}"),
         ("spectrum", f"{_listed(forecast.spectrum)}; rank {forecast.rank} of {len(forecast.spectrum)}"),
         *_strengths(forecast),
         *((f"critical {site}", f"betas {_listed(betas)}") for site, betas in forecast.critical_betas.items()),
@@ -148,11 +149,13 @@ def _draw_spectrum(axes: Any, forecast: Forecast) -> None:
     if (found := forecast.strengths) is not None:
         axes.axhspan(found.edge * 1e-9, found.edge, color="0.92", zorder=0, label="below: no more than noise")
         axes.axhline(found.eta, linestyle=":", **LINE, label="variance of the noise")
-    axes.axhline(about["scale"] ** 2, color="tab:red", label="scale$^2$: threshold at beta 1")
+    name = "scale$^2$: threshold at beta 1" if "z" in about["latent_dim"] else "scale$^2$"
+    axes.axhline(about["scale"] ** 2, color="tab:red", label=name)
     if forecast.advised is not None and "z" in forecast.advised:
         threshold = forecast.advised["z"] * about["scale"] ** 2
         axes.axhline(threshold, color="tab:green", linestyle="--", label="threshold at the advised beta")
     axes.set(xscale="log", yscale="log", title="spectrum", xlabel="direction", ylabel="second moment")
+    axes.set_xlim(0.8, 1.25 * max(len(values), 2))
     if len(values):
         axes.set_ylim(values[-1] / 2.0, 2.0 * max(values[0], about["scale"] ** 2))
     axes.legend(fontsize=8, loc="lower left")
@@ -215,7 +218,7 @@ def _draw_exchange(figure: Any, axes: Any, forecast: Forecast) -> None:
     axes.plot(rate, distortion, ":", color="black", label="bound: Gaussian data, any number of latents", zorder=2)
     right = 1.08 * max(curve.rate.max(), 0.1)
     bottom = min(curve.distortion.min(), distortion[rate <= right].min())
-    margin = 0.05 * (distortion.max() - bottom)
+    margin = 0.05 * (distortion.max() - bottom) or 1.0  # data without variance
     axes.set(xlim=(-0.03 * right, right), ylim=(bottom - margin, distortion.max() + margin))
     axes.set(title="rate and distortion", xlabel="rate [nats per datum]", ylabel="distortion [nats per datum]")
     axes.legend(fontsize=8)
@@ -235,10 +238,9 @@ def _finish(axes: Any, forecast: Forecast) -> None:
     axes.set(xscale="log", xlabel=f"beta {site}" if site != "z" else "beta")
     room = 1.1 if beta.min() < beta.max() else 10.0
     axes.set_xlim(beta.min() / room, beta.max() * room)
-    names = [name for name in forecast.critical_betas if name.split("_")[0] == site]
-    for name in names:
-        for number, critical in enumerate(forecast.critical_betas[name]):
-            label = None if number else f"critical beta {name}".removesuffix(" z")
-            axes.axvline(critical, 0.97, 1.0, color="tab:red", linewidth=1.2, label=label)
+    critical = [betas for name, betas in forecast.critical_betas.items() if name.split("_")[0] == site]
+    for number, value in enumerate(np.concatenate([[], *critical])):
+        label = None if number else "critical betas"
+        axes.axvline(value, 0.97, 1.0, color="tab:red", linewidth=1.2, label=label)
     if forecast.advised is not None and (advised := forecast.advised[site]):
         axes.axvline(advised, color="tab:green", linestyle="--", linewidth=1.0, label="advised beta")

@@ -92,13 +92,13 @@ def inspect(program: Program, *, draw_x: bool = False) -> Inspection:
     guide, model = traces.guide, traces.model
     return Inspection(
         latents={name: _rows(site, site.value) for name, site in guide.items()},
-        loc={name: _rows(site, _moment(site, "mean")) for name, site in guide.items()},
-        scale={name: _rows(site, _moment(site, "variance") ** 0.5) for name, site in guide.items()},
+        loc={name: _moments(site, _moment(site, "mean")) for name, site in guide.items()},
+        scale={name: _moments(site, _moment(site, "variance") ** 0.5) for name, site in guide.items()},
         log_guide={name: _log_density(site) for name, site in guide.items()},
         log_prior={name: _log_density(model[name]) for name in guide},
         log_likelihood=sum(_log_density(site) for site in traces.observed),
         rates=rates,
-        mean=_members_only(traces.x, _rows(traces.x, _moment(traces.x, "mean"))),
+        mean=_moments(traces.x, _moment(traces.x, "mean")),
         how=tuple(how),
         x_draw=_members_only(traces.x, program.draw(traces.x)) if draw_x else None,
         log_elements={site.name: site.filled(site.log_prob()) for site in traces.observed} if draw_x else None,
@@ -116,7 +116,7 @@ def read_generation(sites: Mapping[str, Site], observed: str, latents: Sequence[
     x = sites[observed]
     return Generation(
         latents={name: _rows(sites[name], sites[name].value) for name in latents},
-        mean=_members_only(x, _rows(x, _moment(x, "mean"))),
+        mean=_moments(x, _moment(x, "mean")),
         x=_members_only(x, x.value),
     )
 
@@ -135,6 +135,10 @@ def _rows(site: Site, values: Any) -> Any:
     """Values by row of the data, (n, *event), or (n, m, *event) of a site in a plate of m members."""
     values = _fill(site.shape, values)
     return values[:, 0] if site.batch_shape[1:] == (1,) else values
+
+
+def _moments(site: Site, values: Any) -> Any:
+    return _members_only(site, _rows(site, values))
 
 
 def _members_only(site: Site, values: Any) -> Any:

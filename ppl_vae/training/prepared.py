@@ -143,8 +143,8 @@ def prepare(
     for name in ("validation", "test"):
         if len(getattr(splits, name)) < 2:
             raise InputError(
-                f"{name} must leave 2 {rows} or more for the split {name}, but of {dataset.num_data} {rows} it gets "
-                f"{len(getattr(splits, name))}; raise --{name}, or {remedy}"
+                f"{name} must leave 2 {rows} or more for the split {name}, but of {dataset.num_data} {rows} it "
+                f"gets {len(getattr(splits, name))}; raise --{name}, or {remedy}"
             )
     return Prepared(dataset, splits, _binarised(dataset, how, child_seed(settings.seed, "binarise")))
 

@@ -198,7 +198,9 @@ def test_an_engine_reads_groups_and_their_members(ppl):
         assert {name: value.shape for name, value in getattr(found, field).items()} == shapes
     assert {name: value.shape for name, value in found.rates.items()} == {"u": (N, 1), "z": (N, 1)}
     assert found.mean.shape == X.shape
-    assert not found.mean[PRESENT == 0].any()
+    for value in (found.mean, found.loc["z"], found.scale["z"]):
+        assert value[PRESENT > 0].all()
+        assert not value[PRESENT == 0].any()
     # With the exact posterior every draw has the weight p(x).
     estimate = log_px(engine, data, num_draws=30, seed=0)
     for value in (found.log_weight, estimate.value):

@@ -298,8 +298,9 @@ def test_a_fit_reaches_the_minimum(backend, row, tmp_path):
     joint = np.concatenate([train.condition, x], axis=1) if is_conditional else x
     moments = Moments.of(np.cov(joint.T, bias=True), joint.mean(axis=0))
     best = optimum(variant, ConditionalMoments(moments, 3) if is_conditional else moments, options, betas)
-    # Noise of the draws in 60 epochs leaves some thousandths of a nat; what a mode is worth is a tenth and more.
-    assert -0.02 < run.metrics["loss"]["train"] - best.loss < 0.05
+    # The draws that the loss is evaluated on err by 0.02, those of the training leave some hundredths of a nat;
+    # the least of the modes that are on is worth 0.19.
+    assert -0.08 < run.metrics["loss"]["train"] - best.loss < 0.1
 
 
 @BACKENDS

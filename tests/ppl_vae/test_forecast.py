@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from ppl_vae.data import Dataset, Splits, load, make_splits
-from ppl_vae.data.generators.spiked_covariance import draw_spiked
+from ppl_vae.data.generators.spiked_covariance import draw_spiked, spiked_covariance
 from ppl_vae.diagnostics.forecast_picture import save_forecast
 from ppl_vae.errors import InputError
 from ppl_vae.files import strict_json
@@ -175,13 +175,13 @@ class TestStrengths:
     """What is estimated against what was planted."""
 
     def test_strengths_of_planted_directions(self):
-        rho, eta, d = np.array([4.0, 1.5]), 0.5, 300
+        rho, eta, d = np.array([4.0, 1.5]), 0.5, 200
         frame = draw_spiked(1, d, rank=2, seed=9).directions
         rng = np.random.default_rng(0)
-        x = rng.standard_normal((1500, 2)) * np.sqrt(rho) @ frame.T / np.sqrt(d)
-        x += np.sqrt(eta) * rng.standard_normal((1500, d))
+        x = rng.standard_normal((1000, 2)) * np.sqrt(rho) @ frame.T / np.sqrt(d)
+        x += np.sqrt(eta) * rng.standard_normal((1000, d))
         found = forecast(x, latent_dim=2, scale=1.0).strengths
-        n = 1050
+        n = 700
         # Standard error of a spike's eigenvalue (Paul 2007), through the map from strength to eigenvalue.
         slope = 1 - d / n * (eta / rho) ** 2
         deviation = (rho + eta) * np.sqrt(2 / n / slope)
@@ -195,22 +195,22 @@ class TestStrengths:
         assert found.weakest == pytest.approx(eta * np.sqrt(d / n), rel=0.02)
 
     def test_samples_that_it_asks_for_are_enough(self):
-        x = draw_spiked(2000, 200, signal=1.0, noise=1.0, seed=0).x
+        x = draw_spiked(2000, 120, signal=1.0, noise=1.0, seed=0).x
         strengths = forecast(x, latent_dim=1, scale=1.0, error=0.2).strengths
         # For the true strengths alpha = 9; an estimate of rho that is off by 7 %, one deviation, makes 10 %.
         needed = int(strengths.num_needed[0])
-        assert needed == pytest.approx(1800, rel=0.3)
+        assert needed == pytest.approx(9 * 120, rel=0.3)
         errors = []
         for seed in range(12):
-            data = draw_spiked(1800, 200, seed=100 + seed)
+            data = draw_spiked(9 * 120, 120, seed=100 + seed)
             top = np.linalg.eigh(data.x.T @ data.x)[1][:, -1]
-            errors.append(1 - (top @ data.directions[:, 0]) ** 2 / 200)  # at the best amplitude, over rho
+            errors.append(1 - (top @ data.directions[:, 0]) ** 2 / 120)  # at the best amplitude, over rho
         assert abs(np.mean(errors) - 0.2) < 4 * np.std(errors, ddof=1) / np.sqrt(12)
 
     def test_advised_beta_is_that_of_the_sheet(self):
         # 3.5 without decay: 1.9 at alpha = 4, rho = eta = 1; thresholds are of beta scale^2.
         found = [
-            forecast(draw_spiked(1715, 300, seed=seed).x, latent_dim=1, scale=0.5).advised["z"]
+            forecast(draw_spiked(2286, 400, seed=seed).x, latent_dim=1, scale=0.5).advised["z"]
             for seed in range(6)
         ]
         assert abs(np.mean(found) - 1.9 / 0.25) < 4 * np.std(found, ddof=1) / np.sqrt(6)
@@ -233,26 +233,28 @@ class TestStrengths:
         assert error(0.1) > 2 * best
 
     def test_new_data(self):
-        data = draw_spiked(800, 200, signal=3.0, noise=0.5, seed=1)
-        new = draw_spiked(40_000, 200, signal=3.0, noise=0.5, directions=data.directions, seed=2).x
-        found = forecast(data.x, latent_dim=2, scale=0.7, beta=[0.5, 1.0])
-        train = training(data.x)
-        values, vectors = np.linalg.eigh(train.T @ train / len(train))
-        s, u = values[::-1][:2], vectors[:, ::-1][:, :2]
-        for i, beta in enumerate((0.5, 1.0)):
-            q = np.maximum(s - beta * 0.49, 0)
-            codes = new @ u * np.sqrt(q) / s
-            spread = beta * 0.49 / (q + beta * 0.49)
-            terms = ((new - codes * np.sqrt(q) @ u.T) ** 2).sum(-1) + (q * spread).sum()
-            distortion = terms.mean() / 2 / 0.49 + 100 * np.log(2 * np.pi * 0.49)
-            rate = 0.5 * (codes**2 + spread - np.log(spread) - 1).sum(-1).mean()
-            # The trace of 560 training data scatters by 0.35 % of 103, all but the strengths cancels in the gap.
-            gap = found.curve.new_distortion[i] - found.curve.distortion[i]
-            ours = 0.5 * np.sum((u.T @ train.T) ** 2) / len(train)
-            assert found.curve.new_distortion[i] == pytest.approx(distortion, abs=4 * 0.0035 * 103 / 0.98)
-            assert found.curve.new_rate[i] == pytest.approx(rate, abs=0.05)
-            assert gap > 0
-            assert ours > 0
+        off = []
+        for seed in range(12):
+            data = draw_spiked(600, 150, signal=3.0, noise=0.5, seed=seed)
+            curve = forecast(data.x, latent_dim=2, scale=0.7, beta=1.0).curve
+            train = training(data.x)
+            values, vectors = np.linalg.eigh(train.T @ train / len(train))
+            s, u = values[::-1][:2], vectors[:, ::-1][:, :2]
+            population = np.diag(u.T @ spiked_covariance(data.directions, signal=3.0, noise=0.5) @ u)
+            q = np.maximum(s - 0.49, 0)
+
+            def terms(t, q=q, s=s):
+                """Rate, and distortion less half the second moment, of codes of variance t q / s^2."""
+                spread = 0.49 / (q + 0.49)
+                error = t * ((1 - q / s) ** 2 - 1) + q * spread
+                return 0.5 * np.sum(q * t / s**2 + spread - 1 - np.log(spread)), 0.5 * error.sum() / 0.49
+
+            (rate, distortion), (train_rate, train_distortion) = terms(population), terms(s)
+            assert curve.rate[0] == pytest.approx(train_rate, rel=1e-6)  # data are float32
+            ours = curve.new_rate - curve.rate, curve.new_distortion - curve.distortion
+            off.append([ours[0][0] - (rate - train_rate), ours[1][0] - (distortion - train_distortion)])
+        assert (np.abs(np.mean(off, axis=0)) < 4 * np.std(off, axis=0, ddof=1) / np.sqrt(12)).all()
+        assert np.std(off, axis=0).max() < distortion - train_distortion < 2.0
 
     def test_noise_alone(self):
         found = forecast(np.random.default_rng(0).standard_normal((900, 100)), latent_dim=3, scale=1.0)
@@ -297,13 +299,16 @@ class TestConditions:
         assert found.setting["condition"] == str(tmp_path / "c.npy")
 
     def test_noise_of_a_residual_counts_the_condition(self):
-        rng = np.random.default_rng(0)
-        c = rng.standard_normal((1000, 200))
-        x = c @ rng.standard_normal((200, 60)) + 0.5 * rng.standard_normal((1000, 60))
-        found = forecast(x, latent_dim=1, scale=1.0, condition=c).strengths
+        found = []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            c = rng.standard_normal((1000, 200))
+            x = c @ rng.standard_normal((200, 60)) + 0.5 * rng.standard_normal((1000, 60))
+            found.append(forecast(x, latent_dim=1, scale=1.0, condition=c, beta=1.0).strengths)
         # Without that it would be 0.25 (1 - 200/700).
-        assert found.eta == pytest.approx(0.25, rel=0.03)
-        assert len(found.rho) == 0
+        assert [strengths.eta for strengths in found] == pytest.approx([0.25] * 4, rel=0.05)
+        # Noise stands out in one data set of a hundred, by the level of the estimate.
+        assert sum(len(strengths.rho) > 0 for strengths in found) <= 1
 
 
 class TestTwoLevels:
@@ -357,7 +362,7 @@ class TestTwoLevels:
         ({"epsilon": 0.0}, "epsilon must be positive and finite, but it is 0.0"),
         ({"delta": 0.0}, "delta must be a share of data below 1"),
         ({"beta": "0:1:lin3"}, "beta of z must be positive and finite, but it is 0.0"),
-        ({"beta": {"z1": 1}}, "beta names z1, but the latent site is z"),
+        ({"beta": {"z1": 1}}, "beta must name latent sites of the model, which are z, but it names 'z1'"),
         (
             {"beta": {"z1": [1, 2], "z2": [1, 2, 3]}, "levels": 2},
             "beta must vary at one site, .*6 settings of both",
