@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli._advise import advise
+from ppl_vae.cli._audit import audit
 from ppl_vae.cli._catalogue import list_plugins
 from ppl_vae.cli._classify import classifier, score
 from ppl_vae.cli._data import data_app
 from ppl_vae.cli._fit import fit_command, resume
+from ppl_vae.cli._forecast import forecast
 from ppl_vae.cli._new import new
 from ppl_vae.cli._runs import convert, diagnose
 from ppl_vae.cli._shared import messages, reported
@@ -25,7 +27,9 @@ __all__ = ["main"]
 _COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "advise": advise,
+    "forecast": forecast,
     "diagnose": diagnose,
+    "audit": audit,
     "score": score,
     "encode": encode,
     "reconstruct": reconstruct,
