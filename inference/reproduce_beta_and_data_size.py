@@ -198,9 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help="fits of each beta")
     parser.add_argument("--steps", type=int, help="steps of each fit")
     parser.add_argument("--full", action="store_true", help="larger networks, finer grid, more images and seeds")
-    parser.add_argument(
-        "--out", type=Path, default=Path("reproductions/beta-and-data-size"), help="folder to write"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/beta-and-data-size"), help="folder to write")
     options = parser.parse_args(arguments)
     size = _size(options)
     # Before JAX starts.

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="draw data of 1000 dimensions, not of 200")
-    parser.add_argument("--out", type=Path, default=Path("reproductions/linear-vae"), help="folder to write")
+    parser.add_argument("--out", type=Path, default=Path("runs/linear-vae"), help="folder to write")
     options = parser.parse_args(arguments)
     dim, begun = 1000 if options.full else 200, time.monotonic()
     with storage_errors("create the folder", options.out):

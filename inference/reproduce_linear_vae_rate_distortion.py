@@ -114,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words of the command line; see ``--help``.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="draw data of 1000 dimensions, not of 100")
-    parser.add_argument("--out", type=Path, default=Path("reproductions/linear-vae"), help="folder to write")
+    parser.add_argument("--full", action="store_true", help="draw data of 400 dimensions, not of 100")
+    parser.add_argument("--out", type=Path, default=Path("runs/linear-vae"), help="folder to write")
     options = parser.parse_args(arguments)
-    dim, begun = 1000 if options.full else 100, time.monotonic()
+    dim, begun = 400 if options.full else 100, time.monotonic()
     with storage_errors("create the folder", options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     compared, theory, dots = reference(), curves(), drawn(dim, 10)

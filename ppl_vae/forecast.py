@@ -5,7 +5,7 @@ One level, conditional or not, has the latent site "z"; two levels have "z1", ne
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.data import Dataset, SelectedRows, add_condition, load, make_splits
 from ppl_vae.errors import InputError
 from ppl_vae.sweeps.grid import make_points
-from ppl_vae.theory.collapse import predicted_thresholds
-from ppl_vae.theory.linear_conditional import cvae_optimum
-from ppl_vae.theory.linear_encoder import vae_optimum
-from ppl_vae.theory.linear_markov import mhvae_optimum
-from ppl_vae.theory.linear_vae import check_parameter, modes, nats_per_datum
+from ppl_vae.theory.linear_vae import check_parameter
+from ppl_vae.theory.over_betas import Curve, critical_over, curve_over, optima_over, with_new_data
 from ppl_vae.theory.second_moments import (
     ConditionalMoments,
     Moments,
@@ -29,7 +26,7 @@ from ppl_vae.theory.second_moments import (
 )
 from ppl_vae.theory.spiked_covariance import estimate_spikes, samples_needed, spike_limits
 
-__all__ = ["Curve", "Forecast", "Strengths", "forecast"]
+__all__ = ["Forecast", "Strengths", "forecast"]
 
 Array = NDArray[np.float64]
 NUM_BETAS = 25
@@ -58,34 +55,6 @@ class Strengths:
     rho: Array
     cos2: Array
     num_needed: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """The best linear model at b settings of the betas; mappings are by latent site.
-
-    Attributes:
-        betas: Weights of the rates, (b,).
-        kl: Mean KL of each latent from the prior, (b, k); for z1 of two levels its site term, which is no
-            divergence and may be negative.
-        active: Latents that carry something of the data, (b,).
-        collapsed: (epsilon, delta)-collapsed latents, (b,); not of z1 of two levels.
-        rate: Sum of ``kl`` over latents and sites, (b,).
-        distortion: On the training data, (b,).
-        loss: On the training data, (b,).
-        new_rate: Rate on new data, (b,), or None where the strengths are not known.
-        new_distortion: Distortion on new data, likewise.
-    """
-
-    betas: dict[str, Array]
-    kl: dict[str, Array]
-    active: dict[str, NDArray[np.int64]]
-    collapsed: dict[str, NDArray[np.int64]]
-    rate: Array
-    distortion: Array
-    loss: Array
-    new_rate: Array | None = None
-    new_distortion: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,12 +156,12 @@ def forecast(
     strengths, doubts = _strengths(seen, error)
     advised, criterion = _least_error(values[:smallest], strengths, scale)
     betas = betas or dict.fromkeys(sites, _range(values[: min(smallest, rank)] / scale**2, advised))
-    optima = _solve(seen.moments, sizes, betas, widths)
-    curve = _curve(optima, betas, widths, epsilon, delta)
+    optima = optima_over(seen.moments, sizes, betas, widths)
+    curve = curve_over(optima, betas, widths, epsilon, delta)
     if levels == 2:
         advised, criterion = _most_modes(curve)
     elif strengths is not None and seen.condition is None:
-        curve = _with_new_data(curve, values, smallest, strengths, scale)
+        curve = with_new_data(curve, values, _population(strengths, smallest), scale)
     return Forecast(
         setting={
             "model": f"linear {'mhvae' if levels == 2 else 'vae' if seen.condition is None else 'cvae'}",
@@ -205,7 +174,7 @@ def forecast(
         rank=rank,
         strengths=strengths,
         curve=curve,
-        critical_betas=_critical(optima[0], betas),
+        critical_betas=critical_over(optima[0], betas),
         advised=advised,
         criterion=criterion,
         notes=[*_limits(levels, seen.condition), *doubts, *_warnings(optima, betas)],
@@ -312,67 +281,11 @@ def _strengths(seen: _Seen, error: float) -> tuple[Strengths | None, list[str]]:
     return Strengths(eta, float(edge.s_edge), float(eta / np.sqrt(alpha)), rho, limits.cos2, needed), notes
 
 
-def _solve(
-    moments: Moments | ConditionalMoments,
-    sizes: Mapping[str, int],
-    betas: Mapping[str, Array],
-    widths: Mapping[str, Any],
-) -> list[Any]:
-    """The global minimum at each setting."""
-    settings = [dict(zip(betas, map(float, row), strict=True)) for row in zip(*betas.values(), strict=True)]
-    if "z" in sizes:
-        solve: Any = vae_optimum if isinstance(moments, Moments) else cvae_optimum
-        return [solve(moments, latent_dim=sizes["z"], beta=beta["z"], **widths) for beta in settings]
-    dims: Any = tuple(sizes.values())
-    both: Any = moments  # two levels have no condition
-    return [mhvae_optimum(both, latent_dims=dims, betas=beta, **widths) for beta in settings]
-
-
-def _curve(
-    optima: Sequence[Any], betas: dict[str, Array], widths: Mapping[str, Any], epsilon: float, delta: float
-) -> Curve:
-    def stacked(name: str) -> NDArray[Any]:
-        return np.array([getattr(optimum, name) for optimum in optima])
-
-    top = "z" if "z" in betas else "z2"
-    if top == "z":
-        kl, active, sigma = {top: stacked("kl")}, {top: stacked("num_active")}, "sigma"
-        means, prior = stacked("lambda_") ** 2, widths["prior_scale"]
-    else:
-        kl = {"z1": stacked("site_term_z1"), top: stacked("kl_z2")}
-        active, sigma = {"z1": stacked("num_z1"), top: stacked("num_z2")}, "sigma2"
-        means, prior = stacked("mean_variance_z2"), widths["prior_scale2"]
-    ends = predicted_thresholds(means, stacked(sigma), prior_scale=prior, delta=delta)
-    rates, loss = {site: terms.sum(-1) for site, terms in kl.items()}, stacked("loss")
-    return Curve(
-        betas=betas,
-        kl=kl,
-        active=active,
-        collapsed={top: (ends < epsilon).sum(-1)},
-        rate=np.sum(list(rates.values()), axis=0),
-        distortion=loss - np.sum([betas[site] * rate for site, rate in rates.items()], axis=0),
-        loss=loss,
-    )
-
-
-def _critical(optimum: Any, betas: Mapping[str, Array]) -> dict[str, Array]:
-    if "z" in betas:
-        return {"z": optimum.critical_beta}
-    found = {} if np.ptp(betas["z1"]) else {"z2": optimum.critical_beta2}
-    if not np.ptp(betas["z2"]):
-        low, high = optimum.critical_beta1.T
-        found |= {"z1": optimum.critical_beta1_z1, "z1_low": low, "z1_high": high}
-    return found
-
-
-def _with_new_data(curve: Curve, values: Array, k: int, strengths: Strengths, scale: float) -> Curve:
-    """With the terms on new data, whose variance along a direction is that of the population."""
-    variance = np.full(max(k, len(strengths.rho)), strengths.eta)
-    variance[: len(strengths.rho)] += strengths.rho * strengths.cos2
-    beta, e = curve.betas["z"], np.pad(values, (0, k))[:k]
-    found = modes(e, beta=beta[:, None] * scale**2, test_variance=variance[:k])
-    terms = nats_per_datum(found, second_moment=values.sum(), dim=len(values), beta=beta, scale=scale)
-    return replace(curve, new_rate=terms.rate, new_distortion=terms.distortion)
+def _population(strengths: Strengths, num: int) -> Array:
+    """Variance of the population along the first directions of the data."""
+    variances = np.full(max(num, len(strengths.rho)), strengths.eta)
+    variances[: len(strengths.rho)] += strengths.rho * strengths.cos2
+    return variances[:num]
 
 
 def _least_error(s: Array, strengths: Strengths | None, scale: float) -> tuple[dict[str, float] | None, str]:

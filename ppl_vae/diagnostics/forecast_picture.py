@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.forecast import Curve, Forecast
+from ppl_vae.forecast import Forecast
+from ppl_vae.theory.over_betas import Curve
 
 __all__ = ["forecast_page", "save_forecast"]
 
