@@ -72,7 +72,7 @@ IMAGES = {**SHORT, "latent_dims": [32, 8], "hidden_dim": 32, "scale": 0.5**0.5}
 SIZES = {
     "digits": Size(0, 0, {**SHORT, "latent_dims": [16, 4], "hidden_dim": 64, "scale": 0.2, "epochs": 150}),
     "fashion-mnist": Size(7000, 2000, {**IMAGES, "epochs": 10}),
-    "cifar10": Size(5000, 2000, {**IMAGES, "batch_size": 32, "epochs": 4}),
+    "cifar10": Size(5000, 2000, {**IMAGES, "batch_size": 32, "epochs": 10}),
 }
 PAPER = {"batch_size": 256, "learning_rate": 3e-4, "epochs": 200, "select": "last", "scale": 0.5**0.5}
 # log p(x) is not looked at, and the width of the likelihood is what a beta relates to.

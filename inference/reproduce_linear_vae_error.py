@@ -101,6 +101,68 @@ def published_data(alpha: float, seed: int) -> NDArray[np.float64]:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        draws = [(torch.randn(1, 1), torch.randn(DIM, 1)) for _ in range(round(DIM * alpha))]
+    return np.array([(c / np.sqrt(DIM) + noise).double().numpy()[:, 0] for c, noise in draws])
+
+
+def exact_error(x: NDArray[np.float64], beta: ArrayLike) -> NDArray[np.float64]:
+    """eps_g of the best linear VAE for data (n, d) at betas of any shape; the direction is that of ones."""
+    ones = np.ones((x.shape[1], 1))
+    found = linear_vae_of_data(x, latent_dim=1, beta=beta, decay=1.0, centre=False, directions=ones)
+    overlaps: Any = found.m  # never None where directions are given
+    return signal_error(found.Q, overlaps, signal=1.0)
+
+
+def fitted_weights(x: NDArray[np.float64], beta: float, *, steps: int) -> NDArray[np.float64]:
+    """Decoder weights (d,) of ``linear_vae`` after a fit by NumPyro's own ``SVI`` to all data in every step.
+
+    The decay of the source, lambda/2 (|W|^2 + |V|^2) on a sum over n data, with W and V sqrt(d) times the weights
+    here, adds lambda d/n times the weights to the gradient of a loss per datum.
+    """
+    import jax
+    import optax
+    from numpyro.infer import SVI
+
+    from ppl_vae.training.programs import build_loss, build_program
+
+    built = build_program(
+        "linear_vae", x.shape[1:], backend="numpyro", options={"latent_dim": 1, "bias": False}, seed=0
+    )
+    decay = optax.add_decayed_weights(x.shape[1] / len(x), lambda tree: jax.tree.map(lambda a: a.ndim == 2, tree))
+    optimiser = optax.chain(decay, optax.adam(optax.cosine_decay_schedule(1e-2, steps)))
+    loss = build_loss("elbo", "numpyro", {}).object
+    svi = SVI(built.object.model, built.object.guide, optimiser, loss)
+    found = svi.run(jax.random.key(0), steps, x.astype(np.float32), betas={"z": beta}, progress_bar=False)
+    return np.asarray(found.params["decoder"].weight, np.float64)[:, 0]
+
+
+def theory_errors() -> pd.DataFrame:
+    """Lines of the closed form, and marks of the replica equations, by beta: kind, alpha, beta, eps_g."""
+    beta = np.array(DRAWN_BETAS)[:, None]
+    line, marks = np.geomspace(0.1, 100.0, 301), np.geomspace(0.15, 80.0, 12)
+    replica = replica_vae(alpha=marks, beta=beta)
+    found = {
+        "closed form": (line, spiked_vae(alpha=line, beta=beta).eps_g),
+        "replica": (marks, np.where(replica.converged, replica.eps_g, np.nan)),
+    }
+    tables = [
+        pd.DataFrame({"kind": kind, "alpha": alpha, "beta": b, "eps_g": errors})
+        for kind, (alpha, by_beta) in found.items()
+        for b, errors in zip(DRAWN_BETAS, by_beta, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True).dropna()
+
+
+def drawn_errors(dim: int, seeds: int, alphas: Sequence[float] = DRAWN_ALPHAS) -> pd.DataFrame:
+    """Exact solutions on drawn data: kind, alpha, beta, mean eps_g and its standard error over data sets.
+
+    Args:
+        dim: Dimension d.
+        seeds: Data sets of each size, 2 or more.
+        alphas: Numbers of data, over d.
+    """
+    ones, rows = np.ones((dim, 1)), []
+    for number, alpha in enumerate(alphas):
         draws = (
             draw_spiked(round(alpha * dim), dim, directions=ones, seed=number * seeds + seed).x
             for seed in range(seeds)

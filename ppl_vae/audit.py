@@ -157,7 +157,11 @@ def _linear_verdict(sites: tuple[SiteAudit, ...], gap: float) -> tuple[str, str,
     if dead and gap > NO_LOSS:
         nothing = all(not site.num_carried for site in sites if site.num_predicted)
         where = "; ".join(f"{site} lacks mode {', '.join(map(str, modes))}" for site, modes in dead.items())
-        kind = "at or near the saddle where all weights are 0" if nothing else "a failure of optimisation"
+        kind = (
+            "at or near the saddle where all weights are 0"
+            if nothing
+            else "a failure of optimisation, or too short a fit"
+        )
         return "saddle" if nothing else "failure", f"{kind}: {where}, which theory calls on", RESTART
     if gap > NO_GAP:
         return (

@@ -115,8 +115,6 @@ def test_what_is_written_is_read_again(case):
     problem = problem_of(case)
     scale = problem.best_scale()
     maps = problem.optimum(scale).maps
-    if "amortised" in problem.layout.kinds.values() and not problem.layout.options["bias"]:
-        return
     found = problem.fit(problem.layout.arrays(maps, scale))
     assert found.scale == pytest.approx(scale, rel=1e-6)  # float32
     for name, value in vars(maps).items():

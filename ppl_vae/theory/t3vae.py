@@ -1,0 +1,148 @@
+r"""Constants of the t3VAE, once in float64, and whether its degrees of freedom matter at a size of data.
+
+With n coordinates of a datum, m latents and nu degrees of freedom: the prior is t_m(0, I) with nu of them, the
+decoder t_n with nu + m and scale :math:`\sigma \sqrt{(\nu + |z|^2) / (\nu + m)}`, the encoder t_m with nu + n and
+squared scales :math:`\Sigma \nu / (\nu + n)`. Its loss, half of
+
+.. math:: E|x - \hat x|^2 / \sigma^2 + |\mu|^2 + \frac{\nu}{\nu + n - 2} \operatorname{tr} \Sigma
+    - w |\Sigma|^{1 / (\nu + n + m - 2)},
+
+is alpha times a gamma-power divergence, but for a constant and an approximation of the source's.
+
+Source:
+    Kim et al., ICLR 2024, arXiv:2312.01133, for model and loss; the reading as a beta-VAE is derived from the loss.
+"""
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+from ppl_vae.errors import InputError
+
+__all__ = ["T3VAEConstants", "t3vae_constants"]
+
+# nu cannot matter where one of nu and n is FAR times the other, and kappa within NEAR of its limit, relative.
+NEAR, FAR = 0.05, 10.0
+LARGEST_LOG = 300.0
+
+
+@dataclass(frozen=True)
+class T3VAEConstants:
+    """What df, dimensions and scale make of the gamma-power loss.
+
+    Attributes:
+        gamma: Order of the power divergence, -2 / (nu + n + m).
+        alpha: The loss over the power divergence.
+        kappa: Weight of the regulariser, as a KL from N(0, kappa I); variance of the alternative prior.
+        tau: Scale of the alternative prior, which has nu + n degrees of freedom.
+        s_star: The regulariser is least where Sigma is s_star times the identity.
+        w: Weight of the determinant of Sigma in the loss.
+        log_b: Log of B, which s_star and w are powers of.
+        beta_equivalent: The beta of the beta-VAE that the loss is near to, once z is rescaled: kappa.
+        one_minus_kappa: Distance from the Gaussian VAE, which is the limit of large nu, to full precision.
+        notes: Plain sentences where nu cannot matter at this size; empty where it may.
+    """
+
+    gamma: float
+    alpha: float
+    kappa: float
+    tau: float
+    s_star: float
+    w: float
+    log_b: float
+    beta_equivalent: float
+    one_minus_kappa: float
+    notes: tuple[str, ...]
+
+
+def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float = 1.0) -> T3VAEConstants:
+    """Constants of the loss, and what nu can do in it.
+
+    Args:
+        df: Degrees of freedom nu of the prior, above 2.
+        data_dim: Number n of coordinates of a datum.
+        latent_dim: Number m of latents.
+        scale: Scale sigma of the decoder.
+
+    Raises:
+        InputError: An argument is out of range, or so extreme that a constant is no number of float64.
+
+    Example:
+        >>> round(t3vae_constants(df=9.0, data_dim=1, latent_dim=1, scale=0.1).kappa, 9)
+        1.527116731
+    """
+    nu, sigma = _check_df(df), _check_scale(scale)
+    n, m = _check_size(data_dim, "data_dim (n)"), _check_size(latent_dim, "latent_dim (m)")
+    log_b = _log_height(nu, n) - n * math.log(sigma) - math.log1p(n / (nu - 2.0))
+    log_s = 2.0 * log_b / (nu + n - 2.0)
+    log_kappa = log_s - math.log1p((n - 2.0) / nu)
+    joint = _log_height(nu, n + m) - n * math.log(sigma) - math.log1p((n + m) / (nu - 2.0))
+    log_alpha = 2.0 * joint / (nu + n + m - 2.0) - math.log1p((n + m) / nu)
+    log_w = math.log(nu) + math.log1p(m / (nu + n - 2.0)) + 2.0 * log_b / (nu + n + m - 2.0)
+    if max(map(abs, (log_s, log_alpha, log_w))) > LARGEST_LOG:
+        raise InputError(
+            f"scale (sigma) must leave the constants within float64, but at {sigma:g} with df {nu:g} the log of "
+            f"s_star is {log_s:.3g}; rescale the data, and the scale with them"
+        )
+    kappa = math.exp(log_kappa)
+    return T3VAEConstants(
+        gamma=-2.0 / (nu + n + m),
+        alpha=math.exp(log_alpha),
+        kappa=kappa,
+        tau=math.exp(0.5 * (log_s - math.log1p(n / nu))),
+        s_star=math.exp(log_s),
+        w=math.exp(log_w),
+        log_b=log_b,
+        beta_equivalent=kappa,
+        one_minus_kappa=-math.expm1(log_kappa),
+        notes=_notes(nu, n, m, sigma, log_kappa),
+    )
+
+
+def _notes(nu: float, n: int, m: int, sigma: float, log_kappa: float) -> tuple[str, ...]:
+    kappa, log_limit = math.exp(log_kappa), -math.log(2.0 * math.pi * math.e * sigma**2)
+    if n >= FAR * nu and abs(log_kappa - log_limit) < NEAR:
+        return (
+            f"nu cannot matter at this size: with n = {n} far above nu = {nu:g} the loss is nearly that of a "
+            f"beta-VAE with beta {kappa:.4g}, close to 1 / (2 pi e sigma^2) = {math.exp(log_limit):.4g} for any such "
+            "nu, and the encoder's noise is nearly Gaussian; set beta instead, or choose nu of the order of n",
+        )
+    if nu >= FAR * (n + m) and abs(log_kappa) < NEAR:
+        return (
+            f"nu cannot matter at this size: with nu = {nu:g} far above n + m = {n + m} this is nearly the Gaussian VAE "
+            f"with beta {kappa:.4g}; choose nu of the order of n or below",
+        )
+    return ()
+
+
+def _log_height(nu: float, dim: int) -> float:
+    from scipy.special import gammaln
+
+    from ppl_vae.formulas.student_t import log_normaliser
+
+    return float(log_normaliser(np.asarray(nu, np.float64), dim, log_gamma=gammaln))
+
+
+def _check_df(df: float) -> float:
+    if not 2.0 < df < math.inf:
+        raise InputError(
+            f"df (nu) must be above 2 and finite, but it is {df}; the prior has no variance at 2 or less, and a "
+            "Gaussian VAE is the limit at infinity"
+        )
+    return float(df)
+
+
+def _check_scale(scale: float) -> float:
+    if not 0.0 < scale < math.inf:
+        raise InputError(
+            f"scale (sigma) must be positive and finite, but it is {scale}; use the decoder's standard deviation"
+        )
+    return float(scale)
+
+
+def _check_size(size: int, what: str) -> int:
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise InputError(f"{what} must be an integer of at least 1, but it is {size!r}; count the coordinates")
+    return int(size)
