@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--record", action="store_true", help="write the table to rate_targets.md")
     options = parser.parse_args(arguments)
     versions = f"Python {platform.python_version()}, torch {version('torch')}, jax {version('jax')}"
-    heads = ("data", "backend", "epochs", "seed", "z2 (target)", "total (target)", "worst")
-    heads += ("final betas z1, z2", "retrained: z2, total")
+    heads = ["data", "backend", "epochs", "seed", "z2 (target)", "total (target)", "worst"]
+    heads += ["final betas z1, z2", "retrained: z2, total"]
     lines = [
         f"{platform.machine()}, {versions}; ghvae with its default networks, Gaussian likelihood of standard "
         "deviation 0.2, CPU. Worst: the largest distance of a rate, on validation data over the last tenth of the "

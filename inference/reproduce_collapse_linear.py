@@ -33,8 +33,10 @@ from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.errors import InputError
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
+from ppl_vae.theory.encoder_modes import learned_modes
 from ppl_vae.theory.linear_conditional import CVAEMaps
 from ppl_vae.theory.linear_markov import MHVAEMaps
+from ppl_vae.theory.markov_modes import MarkovWeights, markov_modes
 from ppl_vae.theory.second_moments import ConditionalMoments, conditional_moments, second_moments
 from ppl_vae.training.exact_fit import minimised
 from ppl_vae.training.linear_start import linear_problem
@@ -140,27 +142,26 @@ def judged(run: Any) -> Judged:
 
 def _values(maps: Any, second: Array) -> dict[str, Array]:
     if isinstance(maps, MHVAEMaps):
-        decoder, guide, sigma, top = maps.u2, maps.w1, maps.sigma2, maps.w2 @ maps.w1
+        decoder, guide, sigma = maps.u2, maps.w1, maps.sigma2
+        top = maps.w2 @ maps.w1
+        more = {"signal": _roots(np.linalg.eigvalsh(top @ second @ top.T))}
     elif isinstance(maps, CVAEMaps):
-        decoder, guide, sigma, top = maps.u1, np.hstack([maps.w1, maps.w2]), maps.sigma, maps.w1
+        decoder, guide, sigma, more = maps.u1, np.hstack([maps.w1, maps.w2]), maps.sigma, {}
     else:
-        decoder, guide, sigma, top = maps.u, maps.w, maps.sigma, maps.w
+        decoder, guide, sigma, more = maps.u, maps.w, maps.sigma, {}
     covariance = guide @ second @ guide.T
-    found = {
-        "omega": np.linalg.svd(decoder, compute_uv=False),
+    return {
+        "omega": np.asarray(np.linalg.svd(decoder, compute_uv=False), np.float64),
         "lambda": _roots(np.linalg.eigvalsh(covariance)),
-        "sigma": np.sort(sigma)[::-1],
+        "sigma": np.sort(sigma),
         "rows": _roots(np.diag(covariance)),
+        **more,
     }
-    if isinstance(maps, MHVAEMaps):
-        found["signal"] = _roots(np.linalg.eigvalsh(top @ second @ top.T))
-    return found
 
 
-def _roots(squares: Array) -> Array:
+def _roots(squares: NDArray[Any]) -> Array:
     """Square roots, the largest first, of what rounding may have made negative."""
-    found: Array = np.sqrt(np.maximum(np.sort(squares)[::-1], 0.0))
-    return found
+    return np.sqrt(np.maximum(np.sort(squares)[::-1], 0.0))
 
 
 def _variance(data: Dataset, size: Size, out: Path) -> Found:
@@ -205,7 +206,17 @@ def _over_betas(model: str, data: Dataset, size: Size, out: Path) -> Found:
         else:
             row |= _beside("live", one.theory.num_active, one, "lambda", width)
         rows.append(row | _gaps(one))
-    return Found(pd.DataFrame(rows), fits, lambda figure: _draw_betas(figure, list(fits.values()), site))
+    curves = partial(_modes, model, one.theory.spectrum[: len(one.theory.omega)], options["scale"])
+    return Found(pd.DataFrame(rows), fits, lambda figure: _draw_betas(figure, list(fits.values()), site, curves))
+
+
+def _modes(model: str, spectrum: Array, scale: float, betas: Array) -> dict[str, Array]:
+    """Values of the theory by symbol, (betas, k)."""
+    if model == "linear_mhvae":
+        two = markov_modes(spectrum, MarkovWeights(1.0, betas[:, None], scale, scale, None, scale, scale))
+        return {"omega": two.omega, "lambda": two.lambda_, "sigma": two.sigma2}
+    one = learned_modes(spectrum, beta=betas[:, None], scale=scale)
+    return {"omega": one.omega, "lambda": one.lambda_, "sigma": one.sigma}
 
 
 def _grid(data: Dataset, size: Size) -> str:
@@ -275,18 +286,19 @@ def _draw_variance(figure: Any, fits: Mapping[str, Judged]) -> None:
         ax.legend(frameon=False)
 
 
-def _draw_betas(figure: Any, fits: Sequence[Judged], site: str) -> None:
-    names = (
-        "singular values of the decoder",
-        "singular values of the guide",
-        "standard deviations of the posterior",
-    )
-    betas = [one.betas[site] for one in fits]
+def _draw_betas(
+    figure: Any, fits: Sequence[Judged], site: str, curves: Callable[[Array], Mapping[str, Array]]
+) -> None:
+    names = ("singular values of the decoder", "singular values of the guide", "posterior standard deviations")
+    betas = np.array([one.betas[site] for one in fits])
+    fine = np.linspace(betas.min(), betas.max(), 400)
     for ax, symbol, name in zip(figure.subplots(1, 3), SYMBOLS, names, strict=True):
-        for source, style in (("theory", "-"), ("SVI", "o"), ("exact", "x")):
-            table = np.array([one.values[source][symbol] for one in fits])
+        lines = {"theory": curves(fine)[symbol]}
+        lines |= {source: np.array([one.values[source][symbol] for one in fits]) for source in SOURCES}
+        for (source, table), style in zip(lines.items(), ("-", "o", "x"), strict=True):
             for i in range(min(table.shape[1], 10)):
-                ax.plot(betas, table[:, i], style, color=f"C{i}", fillstyle="none", label=None if i else source)
+                places = fine if source == "theory" else betas
+                ax.plot(places, table[:, i], style, color=f"C{i}", fillstyle="none", label=None if i else source)
         ax.set(xlabel=f"beta of {site}", title=f"{symbol}: {name}")
         ax.legend(frameon=False)
 

@@ -3,9 +3,10 @@
 It counts the live latents of conditional VAEs of one digit class at a time (linear, ReLU, convolutional), follows
 the (epsilon, delta)-collapse of a conditional and a two-level VAE over betas and scales, and completes images from
 one quadrant with live and with collapsed latents. A latent is live where it is not (0.01, 0.05)-collapsed; counted
-are also those whose posterior mean has a variance above 0.01, in units of the prior's. All is measured on test
-data; KL in nats per datum. The theory is that of linear models with biases on the training data. The defaults suit
-one CPU core; --full takes the paper's sizes.
+are also those whose posterior mean has a variance above 0.01, in units of the prior's, and the principal axes of
+the means along which it has (rank), for what the theory counts are modes. All is measured on test data, KL in nats
+per datum. The theory is that of linear models with biases on the training data. The defaults suit one CPU core;
+--full takes the paper's sizes.
 
 Source:
     Dang, Tran, Nguyen & Ho, "Beyond vanilla variational autoencoders: detecting posterior collapse in conditional
@@ -48,12 +49,14 @@ __all__ = ["PAPER", "PARTS", "SMALL", "Size", "main", "measured", "predicted"]
 
 Array = NDArray[np.float64]
 
-EPSILON, DELTA = 0.01, 0.05
+EPSILON, DELTA, VARIANCE = 0.01, 0.05, 0.01
+COUNTS = ("live", "rank", "live by variance", "KL")
+ETA = 0.5  # eta_enc of the two-level model; eta_enc and eta_dec where single classes are fitted
 MANY = 5000  # rows of larger data sets, unless in full
 # log p(x) is not looked at; all but a few rows are for training and testing.
 ALWAYS: dict[str, Any] = {"products": False, "select": "last", "learn_scale": False, "validation": 0.02}
 ALWAYS |= {"log_px_data": 20, "log_px_draws": 25}
-NETS = {
+NETS: dict[str, dict[str, Any]] = {
     "linear": {"num_hidden": 0},
     "ReLU": {"num_hidden": 1, "hidden_dim": 100},
     "conv": {"net": "conv", "num_channels": 16, "hidden_dim": 100},
@@ -89,48 +92,52 @@ class Size:
     Attributes:
         latent_dim: Latents of each level.
         hidden_dims: By model the units of the one hidden layer.
+        posterior_scale1: Standard deviation of q(z1 given x).
         base: By model the settings that are held while one is varied.
         varied: By model and setting its values.
-        posterior_scale1: Standard deviation of q(z1 given x).
-        prior_scale2: That of p(z2) of the two-level VAE.
         seeds: Fits of each setting.
-        classes: Classes that are fitted by themselves.
-        class_scale: eta_dec of these fits.
-        training: Settings of the fits of all classes together.
-        class_training: Settings of those of one.
+        training: Settings of the fits.
+        class_training: Settings of the fits of single classes.
+        classes: These classes.
     """
 
     latent_dim: int
     hidden_dims: Mapping[str, int]
+    posterior_scale1: float
     base: Mapping[str, Mapping[str, float]]
     varied: Mapping[tuple[str, str], Sequence[float]]
-    posterior_scale1: float
-    prior_scale2: float
     seeds: int
-    classes: Sequence[int]
-    class_scale: float
     training: Mapping[str, Any]
     class_training: Mapping[str, Any]
+    classes: Sequence[int] = range(10)
 
 
+ADAM = {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3}
 SMALL = Size(
-    *(8, {"cvae": 64, "mhvae": 64}, BASE),
-    {key: tuple(values) for key, values in REFERENCE.items()},
-    *(0.3, 0.5, 3, range(10), 0.25),
-    {"epochs": 150, "batch_size": 64, "learning_rate": 1e-3},
-    {"epochs": 500, "batch_size": 32, "learning_rate": 3e-3, "learning_rate_schedule": "cosine"},
+    latent_dim=8,
+    hidden_dims={"cvae": 64, "mhvae": 64},
+    posterior_scale1=0.3,
+    base=BASE,
+    varied={key: tuple(values) for key, values in REFERENCE.items()},
+    seeds=3,
+    training={**ADAM, "epochs": 150, "batch_size": 64},
+    class_training={"epochs": 600, "batch_size": 32, "learning_rate": 5e-3, "learning_rate_schedule": "cosine"},
 )
-FOUR, ADAM = (0.1, 0.5, 1.0, 2.0), {"epochs": 100, "batch_size": 128, "learning_rate": 1e-3}
 PAPER = Size(
-    *(16, {"cvae": 16, "mhvae": 256}, {**BASE, "cvae": {**BASE["cvae"], "eta_dec": 1.0}}),
-    {
-        ("cvae", "beta"): FOUR,
+    latent_dim=16,
+    hidden_dims={"cvae": 16, "mhvae": 256},
+    posterior_scale1=ETA,
+    base={**BASE, "cvae": {**BASE["cvae"], "eta_dec": 1.0}},
+    varied={
+        ("cvae", "beta"): (0.1, 0.5, 1.0, 2.0),
         ("cvae", "eta_dec"): (0.25, 0.5, 2.0),
-        ("mhvae", "beta1"): FOUR,
+        ("mhvae", "beta1"): (0.1, 0.5, 1.0, 2.0),
         ("mhvae", "beta2"): (0.1, 0.5, 2.0),
         ("mhvae", "eta_dec"): (0.25, 1.0, 2.0),
     },
-    *(0.5, 0.5, 1, range(10), 0.5, ADAM, ADAM),
+    seeds=1,
+    training=ADAM,
+    class_training=ADAM,
 )
 
 
@@ -143,14 +150,17 @@ def measured(run: Any, site: str, prior_scale: float) -> dict[str, Any]:
         prior_scale: The prior's standard deviation.
 
     Returns:
-        ``live`` and ``live by variance``, numbers of latents; ``KL`` in nats per datum; ``thresholds``, the epsilon
-        from which on each is collapsed, (k,).
+        ``live`` and ``live by variance``, numbers of latents, and ``rank``, of principal axes; ``KL`` in nats per
+        datum; ``thresholds``, the epsilon from which on each latent is collapsed, (k,).
     """
     x = run.data.split("test")
     kl = inspect_draws(run.engine, x, ("rates",), num_draws=1, seed=0)["rates"][site][0]
     thresholds = collapse_thresholds(kl, delta=DELTA)
-    by_variance = active_units_by_variance(unit_means(run.engine, x)[site] / prior_scale)[0]
-    counts = {"live": int((thresholds >= EPSILON).sum()), "live by variance": int(by_variance.sum())}
+    means = unit_means(run.engine, x)[site] / prior_scale
+    # Latents may share a mode where their scales are near each other: along principal axes it is seen once.
+    rank = int((np.linalg.eigvalsh(np.cov(means.T)) > VARIANCE).sum())
+    counts = {"live": int((thresholds >= EPSILON).sum()), "rank": rank}
+    counts["live by variance"] = int(active_units_by_variance(means, VARIANCE)[0].sum())
     return {**counts, "KL": float(kl.sum(axis=1).mean()), "thresholds": thresholds}
 
 
@@ -185,13 +195,14 @@ def predicted(run: Any) -> dict[str, Any]:
 
 def _digits(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
     """Conditional VAEs of single classes, by network."""
-    rows, spectra, prior = [], {}, 0.5
-    x = _padded(data.x[:])
+    rows: list[dict[str, Any]] = []
+    spectra = {}
+    x = _enlarged(data.x[:])
     for label in size.classes:
         part = add_condition(load(x[data.labels == label], name=f"class {label}"), "quadrant")
         row: dict[str, Any] = {"class": label}
         for name, net in NETS.items():
-            options = {"latent_dim": 16, "scale": size.class_scale, "prior_scale": prior, **net, **ALWAYS}
+            options = {"latent_dim": 16, "scale": ETA, "prior_scale": ETA, **net, **ALWAYS}
             folder = out / "runs" / f"class-{label}-{name}"
             run = fit("cvae", part, backend="pyro", out=folder, **options, **size.class_training)
             if name == "linear":
@@ -199,19 +210,18 @@ def _digits(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
                 spectra[label] = theory["spectrum"]
                 row |= {"data": len(run.data.splits.train), "live, expected": theory["live"]}
                 row["KL, expected"] = theory["KL"]
-            came = measured(run, "z", prior)
-            row |= {f"{key}, {name}": came[key] for key in ("live", "live by variance", "KL")}
+            came = measured(run, "z", ETA)
+            row |= {f"{key}, {name}": came[key] for key in COUNTS}
         rows.append(row)
         _say(f"class {label}")
     table = pd.DataFrame(rows)
-    _write(out / "digits", table, partial(_draw_digits, table, spectra, size.class_scale**2))
+    _write(out / "digits", table, partial(_draw_digits, table, spectra))
     return table
 
 
-def _padded(x: NDArray[Any]) -> NDArray[Any]:
-    """Images with a black frame where their quadrants are too small to convolve; it has no variance."""
-    frame = 4 if min(x.shape[1:3]) <= 8 else 0
-    return np.pad(x, ((0, 0), (frame, frame), (frame, frame), *[(0, 0)] * (x.ndim - 3)))
+def _enlarged(x: NDArray[Any]) -> NDArray[Any]:
+    """Images with each pixel four times where their quadrants are too small to convolve."""
+    return x.repeat(2, axis=1).repeat(2, axis=2) if min(x.shape[1:3]) <= 8 else x
 
 
 def _curves(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
@@ -224,7 +234,7 @@ def _curves(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
         row["KL, expected"] = theory["KL"]
         if reference:
             row |= dict(zip(("theory, reference", "live, reference", "KL, reference"), reference, strict=True))
-        for key in ("live", "live by variance", "KL"):
+        for key in COUNTS:
             numbers = [came[key] for came in fits["came"]]
             row |= {f"{key}, came": np.mean(numbers), f"{key}, least": min(numbers), f"{key}, most": max(numbers)}
         rows.append(row)
@@ -264,9 +274,8 @@ def _options(data: Dataset, model: str, held: Mapping[str, float], size: Size) -
             data = replace(data, condition=np.zeros_like(data.condition), arrangement={"condition": None})
         prior = held["eta_enc"]
         return data, "z", prior, {**common, "latent_dim": size.latent_dim, "prior_scale": prior}
-    options = {"latent_dims": [size.latent_dim] * 2, "posterior_scale1": str(size.posterior_scale1)}
-    options |= {"prior_scale1": str(held["eta_dec"]), "prior_scale2": size.prior_scale2}
-    return data, "z2", size.prior_scale2, {**common, **options}
+    scales = {"posterior_scale1": str(size.posterior_scale1), "prior_scale1": str(held["eta_dec"])}
+    return data, "z2", ETA, {**common, **scales, "prior_scale2": ETA, "latent_dims": [size.latent_dim] * 2}
 
 
 def _completion(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
@@ -277,14 +286,10 @@ def _completion(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
         run = reader.open(one["path"])
         x = run.data.split("test")
         draws = np.stack([run.sample(len(x), seed=seed, condition=x.condition) for seed in range(20)])
-        linear = training_moments(run.data, centre=True)
-        c, p = x.condition.reshape(len(x), -1), linear.condition_dim
-        mean = linear.joint.mean
-        left = np.asarray(x).reshape(len(x), -1) - mean[p:] - (c - mean[:p]) @ linear.regression.T
         row = {"beta": one["value"], "live": one["came"]["live"], "live, expected": one["theory"]["live"]}
-        row["variance of completions"] = draws.var(axis=0, ddof=1).reshape(len(x), -1).sum(axis=1).mean()
-        row["squared error"] = ((draws.mean(axis=0) - x) ** 2).reshape(len(x), -1).sum(axis=1).mean()
-        row["squared error, linear regression"] = (left**2).sum(axis=1).mean()
+        row["variance of completions"] = float(draws.var(axis=0, ddof=1).reshape(len(x), -1).sum(axis=1).mean())
+        row["squared error"] = float(((draws.mean(axis=0) - x) ** 2).reshape(len(x), -1).sum(axis=1).mean())
+        row["residual of linear regression"] = one["theory"]["spectrum"].sum()
         rows.append(row)
         groups[one["value"]] = [join_quadrants(draw[:10], x.condition[:10]) for draw in draws[:3]]
         truth = join_quadrants(np.asarray(x)[:10], x.condition[:10])
@@ -299,19 +304,27 @@ def _completion(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
     return table
 
 
-def _draw_digits(table: pd.DataFrame, spectra: Mapping[int, Array], threshold: float, figure: Any) -> None:
+def _draw_digits(table: pd.DataFrame, spectra: Mapping[int, Array], figure: Any) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     for i, (label, values) in enumerate(spectra.items()):
         left.plot(np.arange(1, 17), values[:16], ".-", color=f"C{i}", label=label)
-    left.axhline(threshold, color="k", linestyle="--")
-    left.text(16, threshold * 1.05, "live above", ha="right")
+    left.axhline(ETA**2, color="k", linestyle="--")
+    left.text(16, 1.05 * ETA**2, "live above", ha="right")
     left.set(yscale="log", xlabel="number i", title="eigenvalues of E, the residual of the regression on c")
     left.legend(title="class", frameon=False, ncols=2, loc="lower left")
     places = np.arange(len(table))
     for i, name in enumerate(NETS):
-        right.bar(places + 0.25 * (i - 1), table[f"live, {name}"], width=0.22, label=f"{name}, fitted")
+        where = {"x": places + 0.27 * (i - 1), "width": 0.23}
+        right.bar(height=table[f"rank, {name}"], color=f"C{i}", label=f"{name}, rank", **where)
+        edge = {"color": "none", "edgecolor": f"C{i}"}
+        right.bar(height=table[f"live, {name}"], label=f"{name}, live", **edge, **where)
     right.plot(places, table["live, expected"], "k_", markersize=26, markeredgewidth=2, label="linear theory")
-    right.set(xlabel="class", title="live latents of 16", xticks=places, xticklabels=table["class"])
+    right.set(
+        xlabel="class",
+        title="latents of 16 that are live, and rank of their means",
+        xticks=places,
+        xticklabels=table["class"],
+    )
     right.set_ylim(0, 1.35 * max(table.filter(regex="^live, ").max()))
     right.legend(frameon=False, ncols=2)
 
@@ -319,6 +332,8 @@ def _draw_digits(table: pd.DataFrame, spectra: Mapping[int, Array], threshold: f
 def _draw_curves(found: Sequence[Mapping[str, Any]], size: Size, figure: Any) -> None:
     panels = [key for key in size.varied if key[1] != "blank"]
     epsilon = np.geomspace(1e-3, 10.0, 200)
+    what = f"share of latents whose KL is below epsilon for {1 - DELTA:.0%} of the test data"
+    figure.suptitle(f"Collapse, {what}: ReLU networks, mean over seeds (full), and linear theory (dashed)")
     for ax, (model, name) in zip(figure.subplots(2, -(-len(panels) // 2)).ravel(), panels, strict=False):
         base = size.base[model]
         chosen = [one for one in found if (one["model"], one["varied"]) == (model, name)]
@@ -330,8 +345,8 @@ def _draw_curves(found: Sequence[Mapping[str, Any]], size: Size, figure: Any) ->
             curves = np.array([collapse_curve(one["came"]["thresholds"], epsilon) for one in fits])
             ax.plot(epsilon, curves.mean(axis=0), color=f"C{i}", label=f"{value:g}")
             ax.plot(epsilon, collapse_curve(fits[0]["theory"]["thresholds"], epsilon), "--", color=f"C{i}")
-        ax.set(xscale="log", xlabel="epsilon [nats]", ylabel="fraction collapsed", title=f"{model} over {name}")
-        ax.legend(title=name, frameon=False, loc="upper left")
+        ax.set(xscale="log", xlabel="epsilon [nats]", ylabel="share of latents", title=f"{model} over {name}")
+        ax.legend(title=name, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _write(path: Path, table: pd.DataFrame, draw: Callable[[Any], None]) -> None:

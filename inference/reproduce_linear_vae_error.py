@@ -39,7 +39,15 @@ from ppl_vae.theory.linear_vae import linear_vae_of_data
 from ppl_vae.theory.replica import replica_vae
 from ppl_vae.theory.spiked_covariance import signal_error, spiked_vae
 
-__all__ = ["drawn_errors", "exact_error", "fitted_weights", "main", "published_data", "theory_errors"]
+__all__ = [
+    "drawn_errors",
+    "exact_error",
+    "fitted_errors",
+    "fitted_weights",
+    "main",
+    "published_data",
+    "theory_errors",
+]
 
 DIM, SEEDS = 250, (0, 100, 200, 300, 400)
 # alpha; eps_g printed for each of the seeds; eps_g in the limit of many dimensions.

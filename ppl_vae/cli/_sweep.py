@@ -45,11 +45,7 @@ def sweep_command(words: Sequence[str]) -> Callable[..., None]:
     return command
 
 
-_SHARED = [
-    p
-    for p in FIT_PARAMETERS
-    if p.name not in ("beta", "target_rate", "out")
-]
+_SHARED = [p for p in FIT_PARAMETERS if p.name not in ("beta", "target_rate", "out")]
 _OWN = [
     parameter(
         "beta",

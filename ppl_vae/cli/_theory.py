@@ -25,8 +25,12 @@ REPLICA = (*MODE[:6], "ell", "m", "b", "cos", "eps_g", "chi", "converged", "resi
 def theory_app() -> typer.Typer:
     """The group ``theory`` of commands."""
     from ppl_vae.cli._theory_data import cvae, mhvae
+    from ppl_vae.cli._theory_t3vae import t3vae
 
-    app = typer.Typer(help="What linear VAEs do at their best, by theory.", no_args_is_help=True)
+    app = typer.Typer(
+        help="What theory says of VAEs: linear ones at their best, and the t3VAE's constants.",
+        no_args_is_help=True,
+    )
     commands: dict[str, Callable[..., None]] = {
         "linear-vae": linear_vae_command,
         "threshold": threshold,
@@ -36,6 +40,7 @@ def theory_app() -> typer.Typer:
         "rate-distortion": rate_distortion,
         "cvae": cvae,
         "mhvae": mhvae,
+        "t3vae": t3vae,
     }
     for name, command in commands.items():
         app.command(name)(reported(command))

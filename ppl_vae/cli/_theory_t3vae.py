@@ -29,7 +29,7 @@ def t3vae(
         print(strict_json({**given, **found}, indent=2))
         return
     notes = found.pop("notes")
-    print("  ".join(f"{name}={value}" for name, value in given.items()) + "   [log_b in nats, others are ratios]")
+    print("  ".join(f"{name}={value}" for name, value in given.items()) + "   [log_b: natural log]")
     for name, value in found.items():
         print(f"{name:>16}  {value:.6g}")
     for note in notes:

@@ -83,7 +83,6 @@ def _kl_from_gaussian(q: DiagonalStudentT, p: Independent) -> Array:
         normal = normal.base_dist
     if not isinstance(normal, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
-    found = formulas.gaussian_kl(
-        q.df, q.loc, q.scale, *map(jnp.asarray, (normal.loc, normal.scale)), log_gamma=gammaln, digamma=digamma
-    )
+    loc, scale = (jnp.broadcast_to(values, p.shape()) for values in (normal.loc, normal.scale))
+    found = formulas.gaussian_kl(q.df, q.loc, q.scale, loc, scale, log_gamma=gammaln, digamma=digamma)
     return jnp.broadcast_to(found, jnp.broadcast_shapes(q.batch_shape, p.batch_shape))

@@ -14,15 +14,11 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from ppl_vae.formulas.stirling import stirling_correction
+
 __all__ = ["negative_binomial_log_prob", "poisson_log_prob"]
 
 HALF_LOG_2PI = 0.5 * log(2.0 * pi)
-
-# From here on five terms of Stirling's series are exact to 2e-14.
-STIRLING_FROM = 10.0
-
-# B_2k / (2k (2k - 1)) for k = 1 .. 5, the coefficients of z^(1 - 2k).
-STIRLING = (1.0 / 12.0, -1.0 / 360.0, 1.0 / 1260.0, -1.0 / 1680.0, 1.0 / 1188.0)
 
 
 def poisson_log_prob(x: Any, mean: Any, *, log_gamma: Callable[[Any], Any]) -> Any:
@@ -40,7 +36,7 @@ def poisson_log_prob(x: Any, mean: Any, *, log_gamma: Callable[[Any], Any]) -> A
     x, mean = xp.broadcast_arrays(x, mean)
     size = x + 1.0
     deviance = (size - mean) - x * _log_ratio(size / mean, (size - mean) / mean)
-    return deviance - 0.5 * xp.log(size) - HALF_LOG_2PI - _correction(size, log_gamma)
+    return deviance - 0.5 * xp.log(size) - HALF_LOG_2PI - stirling_correction(size, log_gamma)
 
 
 def negative_binomial_log_prob(x: Any, mean: Any, concentration: Any, *, log_gamma: Callable[[Any], Any]) -> Any:
@@ -64,11 +60,8 @@ def negative_binomial_log_prob(x: Any, mean: Any, concentration: Any, *, log_gam
     deviance = concentration * _log_ratio(total / scale, (x - mean) / scale)
     deviance = deviance + x * _log_ratio((total / size) * (mean / scale), shift)
     normaliser = 0.5 * (xp.log(concentration) - xp.log(total) - xp.log(size)) + 1.0 - HALF_LOG_2PI
-    return (
-        deviance
-        + normaliser
-        + (_correction(total, log_gamma) - _correction(concentration, log_gamma) - _correction(size, log_gamma))
-    )
+    large, small, whole = (stirling_correction(z, log_gamma) for z in (total, concentration, size))
+    return deviance + normaliser + (large - small - whole)
 
 
 def _log_ratio(ratio: Any, shift: Any) -> Any:
@@ -78,16 +71,3 @@ def _log_ratio(ratio: Any, shift: Any) -> Any:
     # Each branch is given harmless numbers where the other one is taken, or its gradient would be NaN.
     zero, one = xp.zeros_like(shift), xp.ones_like(ratio)
     return xp.where(near, xp.log1p(xp.where(near, shift, zero)), xp.log(xp.where(near, one, ratio)))
-
-
-def _correction(z: Any, log_gamma: Callable[[Any], Any]) -> Any:
-    """Log-gamma of z > 0 minus (z - 1/2) log z - z + log(2 pi) / 2."""
-    xp = array_namespace(z)
-    is_small, bound = z < STIRLING_FROM, xp.full_like(z, STIRLING_FROM)
-    # Not minimum and maximum, which at the bound pass half the gradient.
-    small, inverse = xp.where(is_small, z, bound), 1.0 / xp.where(is_small, bound, z)
-    square, series = inverse * inverse, xp.zeros_like(z)
-    for coefficient in reversed(STIRLING):
-        series = series * square + coefficient
-    exact = log_gamma(small) - (small - 0.5) * xp.log(small) + small - HALF_LOG_2PI
-    return xp.where(is_small, exact, series * inverse)

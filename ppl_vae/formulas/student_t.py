@@ -3,14 +3,15 @@ r"""Multivariate Student t of diagonal scale: densities, moments and divergences
 The law of a draw :math:`\mu + s \odot e / \sqrt{g}` with e standard normal in d dimensions and one
 g ~ Gamma(df/2, df/2) for all of them. Functions share their arguments, whose leading axes broadcast:
 
-* ``df``: degrees of freedom, a number or an array of shape (...), positive and finite;
+* ``df``: degrees of freedom, a number or an array of shape (...), positive and finite; for the gamma-power
+  divergence above 2, and the same in both distributions;
 * ``loc``: locations, (..., d); an entropy depends on their shape alone;
 * ``scale``: scales, (..., d), or (..., 1) for one; standard deviations are sqrt(df / (df - 2)) times as large;
 * ``_q`` and ``_p``: the first distribution of a divergence, which is the expectation's, and the second;
 * ``log_gamma``, ``digamma``: functions of the backend, which the array API standard lacks.
 
-Results have the shape (...). For full scale matrices diagonalise both by one linear map. Large log-gamma values are
-never subtracted from one another, so that float32 serves any df.
+Results have the shape (...). For full scale matrices diagonalise both by one linear map. Large log-gamma values
+are never subtracted from one another, so that float32 serves any df.
 
 Source:
     Kotz & Nadarajah, Multivariate t Distributions and Their Applications (2004), for density and entropy;
@@ -25,7 +26,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from ppl_vae.errors import InputError
-from ppl_vae.formulas.counts import STIRLING, STIRLING_FROM, _correction
+from ppl_vae.formulas.stirling import STIRLING, STIRLING_FROM, stirling_correction
 
 __all__ = ["Estimate", "batch_shape", "entropy", "gaussian_kl", "log_density"]
 __all__ += ["kl", "log_normaliser", "log_power_divergence", "mean", "power_cross_entropy", "power_divergence"]
@@ -89,7 +90,7 @@ def log_normaliser(df: Any, dim: int, *, log_gamma: Function) -> Any:
     ratio = dim / df
     half = 0.5 * dim
     bulk = half * ((1.0 + ratio) * _log1p_ratio(ratio) - 1.0 - log(2.0 * pi)) - 0.5 * xp.log1p(ratio)
-    return bulk + (_correction(0.5 * (df + dim), log_gamma) - _correction(0.5 * df, log_gamma))
+    return bulk + (stirling_correction(0.5 * (df + dim), log_gamma) - stirling_correction(0.5 * df, log_gamma))
 
 
 def log_density(x: Any, df: Any, loc: Any, scale: Any, *, log_gamma: Function) -> Any:
@@ -159,8 +160,8 @@ def kl(
     form, and :math:`E \log W = \int_0^\infty (e^{-t} - E e^{-tW}) \, dt / t`.
 
     Returns:
-        KL(q, p) and its error, in nats, (...). Memory is 513 times that of ``loc_q``; rounding is that of
-        the dtype times df_p.
+        KL(q, p) and its error, in nats, (...). Memory is 513 times that of ``loc_q``; rounding is that of the
+        dtype times df_p.
 
     Source:
         Frullani's integral of the logarithm; the transform is derived here.

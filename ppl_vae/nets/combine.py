@@ -33,7 +33,7 @@ def combine(read: tuple[Any, Any], predicted: tuple[Any, Any]) -> tuple[Any, Any
 
 
 def combine_many(loc: Any, scale: Any, present: Any) -> tuple[Any, Any]:
-    r"""What the members of a group say of a latent variable together: a product of Gaussians with the prior N(0, I).
+    r"""What members of a group say of a latent variable together: a product of Gaussians with the prior.
 
     .. math:: v = \Big(1 + \sum_i p_i / v_i\Big)^{-1}, \quad m = v \sum_i p_i m_i / v_i
 

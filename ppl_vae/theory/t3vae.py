@@ -10,7 +10,7 @@ squared scales :math:`\Sigma \nu / (\nu + n)`. Its loss, half of
 is alpha times a gamma-power divergence, but for a constant and an approximation of the source's.
 
 Source:
-    Kim et al., ICLR 2024, arXiv:2312.01133, for model and loss; the reading as a beta-VAE is derived from the loss.
+    Kim et al., ICLR 2024, arXiv:2312.01133, for model and loss; the reading as a beta-VAE is derived here.
 """
 
 import math
@@ -23,9 +23,9 @@ from ppl_vae.errors import InputError
 
 __all__ = ["T3VAEConstants", "t3vae_constants"]
 
-# nu cannot matter where one of nu and n is FAR times the other, and kappa within NEAR of its limit, relative.
-NEAR, FAR = 0.05, 10.0
-LARGEST_LOG = 300.0
+# nu cannot matter where one of nu and n is FAR times the other, and log kappa within NEAR of its limit.
+NEAR, FAR = 0.1, 10.0
+LARGEST_LOG, LARGEST_SIZE = 300.0, 10**12
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,17 @@ def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float =
     """
     nu, sigma = _check_df(df), _check_scale(scale)
     n, m = _check_size(data_dim, "data_dim (n)"), _check_size(latent_dim, "latent_dim (m)")
-    log_b = _log_height(nu, n) - n * math.log(sigma) - math.log1p(n / (nu - 2.0))
+    log_b = _log_b(nu, n, sigma)
     log_s = 2.0 * log_b / (nu + n - 2.0)
-    log_kappa = log_s - math.log1p((n - 2.0) / nu)
+    log_kappa = _log_kappa(log_b, nu, n)
     joint = _log_height(nu, n + m) - n * math.log(sigma) - math.log1p((n + m) / (nu - 2.0))
     log_alpha = 2.0 * joint / (nu + n + m - 2.0) - math.log1p((n + m) / nu)
     log_w = math.log(nu) + math.log1p(m / (nu + n - 2.0)) + 2.0 * log_b / (nu + n + m - 2.0)
-    if max(map(abs, (log_s, log_alpha, log_w))) > LARGEST_LOG:
+    largest = max((log_s, log_alpha, log_w), key=abs)
+    if abs(largest) > LARGEST_LOG:
         raise InputError(
-            f"scale (sigma) must leave the constants within float64, but at {sigma:g} with df {nu:g} the log of "
-            f"s_star is {log_s:.3g}; rescale the data, and the scale with them"
+            f"df (nu) and scale (sigma) must leave the constants within float64, but at {nu:g} and {sigma:g} the "
+            f"log of one is {largest:.3g}; use a moderate df, or rescale the data and the scale with them"
         )
     kappa = math.exp(log_kappa)
     return T3VAEConstants(
@@ -102,19 +103,29 @@ def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float =
 
 
 def _notes(nu: float, n: int, m: int, sigma: float, log_kappa: float) -> tuple[str, ...]:
-    kappa, log_limit = math.exp(log_kappa), -math.log(2.0 * math.pi * math.e * sigma**2)
-    if n >= FAR * nu and abs(log_kappa - log_limit) < NEAR:
+    kappa, log_limit = math.exp(log_kappa), -math.log(2.0 * math.pi * math.e) - 2.0 * math.log(sigma)
+    doubled = _log_kappa(_log_b(2.0 * nu, n, sigma), 2.0 * nu, n)
+    if n >= FAR * nu and max(abs(log_kappa - log_limit), abs(doubled - log_limit)) < NEAR:
         return (
             f"nu cannot matter at this size: with n = {n} far above nu = {nu:g} the loss is nearly that of a "
-            f"beta-VAE with beta {kappa:.4g}, close to 1 / (2 pi e sigma^2) = {math.exp(log_limit):.4g} for any such "
-            "nu, and the encoder's noise is nearly Gaussian; set beta instead, or choose nu of the order of n",
+            f"beta-VAE with beta {kappa:.4g}, which twice the nu would make {math.exp(doubled):.4g} (for large n "
+            f"the limit is 1 / (2 pi e sigma^2) = {math.exp(log_limit):.4g}), and the encoder's noise is nearly "
+            "Gaussian; set beta instead, or choose nu of the order of n",
         )
     if nu >= FAR * (n + m) and abs(log_kappa) < NEAR:
         return (
-            f"nu cannot matter at this size: with nu = {nu:g} far above n + m = {n + m} this is nearly the Gaussian VAE "
-            f"with beta {kappa:.4g}; choose nu of the order of n or below",
+            f"nu cannot matter at this size: with nu = {nu:g} far above n + m = {n + m} this is nearly the "
+            f"Gaussian VAE with beta {kappa:.4g}; choose nu of the order of n or below",
         )
     return ()
+
+
+def _log_b(nu: float, n: int, sigma: float) -> float:
+    return _log_height(nu, n) - n * math.log(sigma) - math.log1p(n / (nu - 2.0))
+
+
+def _log_kappa(log_b: float, nu: float, n: int) -> float:
+    return 2.0 * log_b / (nu + n - 2.0) - math.log1p((n - 2.0) / nu)
 
 
 def _log_height(nu: float, dim: int) -> float:
@@ -143,6 +154,6 @@ def _check_scale(scale: float) -> float:
 
 
 def _check_size(size: int, what: str) -> int:
-    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-        raise InputError(f"{what} must be an integer of at least 1, but it is {size!r}; count the coordinates")
+    if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIZE:
+        raise InputError(f"{what} must be an integer from 1 to 1e12, but it is {size!r}; count the coordinates")
     return int(size)

@@ -22,7 +22,7 @@ def fits(distances, *, eta=0.02, error=0.5, seeds=1):
     rows = [
         {
             **{"num_train": num_train, "seed": seed, "beta": beta, "scale": 0.1, "elbo": -distance},
-            **{"distortion": 9.0, "rate": 3.0, "active": 4, "eta": eta, "floor": 0.3},
+            **{"distortion": distance + 2.0, "rate": 3.0, "active": 4, "eta": eta, "floor": 0.3},
             **{"frechet": distance + 0.1 * seed, "frechet_error": error},
         }
         for num_train, values in distances.items()
@@ -59,10 +59,11 @@ class TestBest:
         assert best["high"] == 4.0
 
     def test_findings_that_hold(self, program):
-        table = fits({100: [9.0, 7.0, 5.0, 5.2], 800: [9.0, 2.0, 4.0, 5.0]})
+        table = fits({100: [9.0, 7.0, 5.0, 5.2], 800: [8.0, 2.0, 4.0, 5.0]})
         found = program.findings(program.best_betas(table), table)
         assert [row[-1] for row in found] == ["yes", "yes", "yes"]
         assert [row[1] for row in found[:2]] == ["4 for 100, 2 for 800", "1 times the noise strength"]
+        assert found[2][1] == "by 1 nats at the smallest beta, 0.2 at the largest"
 
     def test_findings_that_do_not(self, program):
         table = fits({100: [9.0, 7.0, 6.0, 8.0], 800: [9.0, 7.0, 5.0, 2.0]}, eta=0.002)
@@ -101,6 +102,7 @@ class Pixels:
         return flat[:, 18:22], np.full((len(x), 2), 0.5)
 
 
+@pytest.mark.slow
 @needs("jax", "numpyro", "equinox", "optax", "torch")
 def test_whole(program, tmp_path, monkeypatch, capsys):
     digits = replace(ppl_vae.load("digits"), num_test=200)

@@ -227,6 +227,24 @@ class TestMeasuring:
         advise_sweep(path, "classification")
         assert len(calls) == 22
 
+    def test_columns_of_a_measure_of_ones_own(self, counted):
+        path, calls = counted
+        sweep, lines = read_sweep(path), []
+
+        def measure(run):
+            calls.append(run.name)
+            return {"length": len(run.name), "first": float(run.name[0]), "more": 0.0}
+
+        options = {"cache_name": "own.csv", "report": lines.append}
+        found = sweep_metrics.measure_runs(sweep, ["length", "first"], measure, **options)
+        assert list(found.table.columns) == [*sweep.table.columns, "length", "first"]
+        assert found.table["first"].tolist() == [float(run[5]) for run in found.table["run"]]
+        assert lines[1].startswith("measuring 2 columns of runs/0.1-0.1-1 (2 of 27)")
+        again = sweep_metrics.measure_runs(found, ["first", "more"], measure, **options)
+        assert len(calls) == 27
+        assert list(again.table.columns) == [*sweep.table.columns, "length", "first", "more"]
+        assert not (path / "metrics.csv").exists()
+
     def test_a_damaged_cache_is_made_again(self, counted):
         path, calls = counted
         (path / "metrics.csv").write_text("a,b\n1,2\n")

@@ -55,7 +55,7 @@ def test_a_table_with_the_note_on_standard_error(command):
     ("words", "match"),
     [
         ("--nu 2 --n 784 --m 16", r"df \(nu\) must be above 2 and finite, but it is 2\.0"),
-        ("--nu 5 --n 0 --m 16", r"data_dim \(n\) must be an integer of at least 1"),
+        ("--nu 5 --n 0 --m 16", r"data_dim \(n\) must be an integer from 1 to 1e12"),
         ("--nu 5 --n 784 --m 16 --sigma -1", r"scale \(sigma\) must be positive"),
     ],
 )

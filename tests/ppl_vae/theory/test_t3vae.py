@@ -96,7 +96,7 @@ def test_the_constants_agree_with_their_definitions_in_60_digits(nu, n, sigma):
 @pytest.mark.parametrize(("nu", "sigma"), [(3.0, 1.0), (9.0, 0.3), (40.0, 2.0)])
 def test_alpha_and_w_come_from_norms_of_the_joint_and_the_guide(nu, sigma):
     gamma = -2 / (nu + 2)
-    # By sinh substitution the trapezoid rule converges faster than any power; at 12 tails are below 1e-9.
+    # By sinh substitution the trapezoid rule converges faster than any power, and reaches 3e7.
     u = np.linspace(-18, 18, 1201)
     grid, weight = np.sinh(u), np.cosh(u) * (u[1] - u[0])
     joint = stats.multivariate_t([0, 0], np.diag([sigma**2, 1.0]), nu)
@@ -106,7 +106,7 @@ def test_alpha_and_w_come_from_norms_of_the_joint_and_the_guide(nu, sigma):
     guide = stats.t(nu + 1, scale=math.sqrt(nu / (nu + 1)))  # Sigma is 1
     first = (weight @ guide.pdf(grid) ** (1 + gamma)) ** (1 / (1 + gamma))
     found = constants(nu, 1, 1, sigma)
-    # The integrand falls with the power 1 - nu / (nu + 2) * ... of |z|: at nu = 3 what is cut off is 1e-8.
+    # The integrand of the joint falls as |z|^-nu: at nu = 3 what is cut off is far below the tolerance.
     assert found.alpha == pytest.approx(-gamma * nu / (2 * second), rel=1e-7)
     assert found.w == pytest.approx(nu * first / second, rel=1e-7)
 
@@ -138,10 +138,10 @@ def test_the_regulariser_is_least_and_zero_at_s_star(nu, n, m, sigma):
 )
 def test_the_gaussian_limit_is_reached_at_the_rate_one_over_nu(nu, kappa, alpha):
     found = constants(nu, 5, 2, 0.8)
-    assert (found.kappa, found.alpha) == (pytest.approx(kappa, rel=1e-10), pytest.approx(alpha, rel=1e-8))
+    assert (found.kappa, found.alpha) == (pytest.approx(kappa, rel=1e-10), pytest.approx(alpha, abs=5.1e-9))
     rate = 5 * math.log(2 * math.pi * math.e * 0.64) - 2
-    # The next order is rate^2 / 2 nu^2 and more; 60 / nu bounds it here.
-    assert found.one_minus_kappa * nu == pytest.approx(rate, rel=60 / nu)
+    # The next order is 1 / nu smaller, by a factor that is near 7 here.
+    assert found.one_minus_kappa * nu == pytest.approx(rate, rel=8 / nu)
 
 
 @pytest.mark.parametrize(("nu", "kappa"), [(9, 1.527), (12, 1.374), (15, 1.289), (18, 1.235), (21, 1.198)])
@@ -155,8 +155,10 @@ def test_in_high_dimension_nu_hardly_moves_kappa_and_a_sentence_says_so(nu, kapp
     assert found.kappa == pytest.approx(kappa, abs=6e-6)
     assert found.tau == pytest.approx((2 * math.pi * math.e) ** -0.5, rel=0.012)
     (note,) = found.notes
-    assert f"beta {kappa:.4g}"[:10] in note
-    assert re.search(rf"nu cannot matter .* n = 12288 far above nu = {nu:g} .* = 0\.05855 .* set beta instead", note)
+    assert (
+        f"beta {found.kappa:.4g}, which twice the nu would make {constants(2 * nu, 12288, 64).kappa:.4g} " in note
+    )
+    assert re.search(rf"nu cannot matter .* n = 12288 far above nu = {nu:g} .* = 0\.05855\), .* set beta", note)
 
 
 def test_far_above_the_dimensions_a_sentence_names_the_gaussian_vae():
@@ -165,7 +167,9 @@ def test_far_above_the_dimensions_a_sentence_names_the_gaussian_vae():
     assert re.search(r"nu = 10000 far above n \+ m = 7 .* Gaussian VAE with beta 0\.9988; choose nu", note)
 
 
-@pytest.mark.parametrize(("nu", "n", "kappa"), [(9.0, 1, None), (1e4, 12288, 0.209), (200.0, 784, None)])
+@pytest.mark.parametrize(
+    ("nu", "n", "kappa"), [(9.0, 1, None), (1e4, 12288, 0.209), (3.0, 64, 0.0581), (200.0, 784, None)]
+)
 def test_where_nu_matters_nothing_is_said(nu, n, kappa):
     found = constants(nu, n, 16)
     assert found.notes == ()
@@ -180,11 +184,13 @@ def test_where_nu_matters_nothing_is_said(nu, n, kappa):
         ((2.0, 5, 2), r"df \(nu\) must be above 2 and finite, but it is 2\.0; the prior has no variance"),
         ((math.inf, 5, 2), "a Gaussian VAE is the limit"),
         ((math.nan, 5, 2), "but it is nan"),
-        ((5.0, 0, 2), r"data_dim \(n\) must be an integer of at least 1, but it is 0; count the coordinates"),
+        ((5.0, 0, 2), r"data_dim \(n\) must be an integer from 1 to 1e12, but it is 0; count the coordinates"),
+        ((5.0, 10**400, 2), r"data_dim \(n\) must be an integer from 1 to 1e12"),
         ((5.0, 2.5, 2), r"data_dim \(n\) must be .* but it is 2\.5"),
         ((5.0, 5, True), r"latent_dim \(m\) must be .* but it is True"),
         ((5.0, 5, 2, 0.0), r"scale \(sigma\) must be positive and finite, but it is 0\.0"),
         ((2.5, 1, 1, 1e-300), r"scale \(sigma\) must leave the constants within float64.*rescale the data"),
+        ((1e200, 5, 2), r"but at 1e\+200 and 1 the log of one is 461; use a moderate df"),
     ],
 )
 def test_bad_input_is_answered_by_one_message(arguments, match):
