@@ -5,7 +5,7 @@ one form a region, for a single best point is mostly luck.
 """
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,7 @@ class Advice:
         num_in_region: Points that cannot be told from the best one.
         tolerance: How much worse than the best these may be.
         region: Smallest and largest mean rate in the region, by site and for the "total".
-        target_rates: Rates of the best point, for ``--target-rate``.
+        target_rates: Rates of the best point, for ``--target-rate``; those of site terms are none, and left out.
         notes: What needs care.
     """
 
@@ -132,8 +132,10 @@ class Advice:
     def _options(self) -> str:
         # A layer that is not in use has no rate to aim for: its beta keeps it so.
         return " ".join(
-            f"--target-rate {site}={rate:.3g}" if rate > UNUSED else f"--beta {site}={self.best.betas[site]:g}"
-            for site, rate in self.target_rates.items()
+            f"--target-rate {site}={self.target_rates[site]:.3g}"
+            if self.target_rates.get(site, 0.0) > UNUSED
+            else f"--beta {site}={beta:g}"
+            for site, beta in self.best.betas.items()
         )
 
 
@@ -206,8 +208,8 @@ def advise(sweep: SweepRuns, use: str, metric: str) -> Advice:
         num_in_region=len(inside),
         tolerance=tolerance,
         region=region,
-        target_rates={site: rate.mean for site, rate in points[best].rates.items()},
-        notes=_notes(points[best], table, keys),
+        target_rates={s: rate.mean for s, rate in points[best].rates.items() if s not in sweep.site_terms},
+        notes=[*_notes(points[best], table, keys), *_term_notes(sweep.site_terms)],
     )
 
 
@@ -277,6 +279,11 @@ def _notes(best: SweepPoint, table: pd.DataFrame, keys: list[str]) -> list[str]:
             "one seed a setting: what it decides is unknown, and the region is a share of the range alone"
         )
     return found
+
+
+def _term_notes(sites: Collection[str]) -> list[str]:
+    names = ", ".join(sorted(sites))
+    return [f"what is given of {names} is a site term, no rate; only the sum over sites is one"] if sites else []
 
 
 def _span(values: list[float]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ Use = Literal["reconstruction", "classification", "generation"]
 USES = get_args(Use)
 TABLE, METRICS = "table.csv", "metrics.csv"
 SCORED_IMAGES = 1000
+TERM = "site_term_"
 PROBE = "RBF SVM"
 
 Report = Callable[[str], object]
@@ -34,6 +35,7 @@ class SweepRuns:
     Attributes:
         path: The sweep's folder.
         sites: Latent sites, the top one first.
+        site_terms: Sites with a site term, in the columns ``rate_<site>`` too, which is no rate.
         table: A row a run: ``run``, ``seed``, ``beta_<site>``, ``rate_<site>``, ``total_rate``, ``distortion``,
             and any metrics.
         num_left_out: Rows that are not finished, or whose rates are not finite.
@@ -43,6 +45,7 @@ class SweepRuns:
     sites: list[str]
     table: pd.DataFrame
     num_left_out: int
+    site_terms: frozenset[str] = frozenset()
 
 
 def read_sweep(path: str | Path, *, split: str = "test") -> SweepRuns:
@@ -58,6 +61,9 @@ def read_sweep(path: str | Path, *, split: str = "test") -> SweepRuns:
     """
     folder = Path(path)
     table = _read_table(folder)
+    terms = [str(name) for name in table.columns if str(name).startswith(TERM)]
+    table = table.rename(columns={name: f"rate_{name.removeprefix(TERM)}" for name in terms})
+    site_terms = frozenset(name.removeprefix(TERM).removesuffix(f"_{split}") for name in terms)
     found = [re.fullmatch(rf"rate_(\w+)_{split}", str(name)) for name in table.columns]
     sites = _top_first([match[1] for match in found if match])
     needed = [f"beta_{site}" for site in sites] + [f"distortion_{split}"]
@@ -81,7 +87,7 @@ def read_sweep(path: str | Path, *, split: str = "test") -> SweepRuns:
     kept["total_rate"] = kept[rates].sum(axis=1)
     if "seed" not in kept.columns:
         kept["seed"] = 0
-    return SweepRuns(folder, sites, kept, num_left_out=int((~keep).sum()))
+    return SweepRuns(folder, sites, kept, int((~keep).sum()), site_terms & set(sites))
 
 
 def add_metric(sweep: SweepRuns, use: Use, *, site: str, report: Report | None = None) -> tuple[SweepRuns, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.files import write_text
+from ppl_vae.objective.terms import SITE_TERM
 from ppl_vae.sweeps.folder import FAULT
 from ppl_vae.sweeps.grid import Point
 from ppl_vae.training.prepared import SPLITS
@@ -26,9 +27,10 @@ def row(point: Point, record: Mapping[str, Any] | None) -> dict[str, Any]:
     Returns:
         ``run`` (its folder below that of the sweep), ``seed``, ``beta_<site>``, ``status`` ("waiting", "finished"
         or "failed", with the cause under ``message``), ``best_epoch``; and of each split, as in ``loss_test``:
-        ``loss``, ``distortion``, ``rate_<site>``, ``total_rate``, ``elbo``, ``log_px``,
-        ``log_px_standard_error``, ``active_units_<site>``, ``extra_<name>``; of data in [0, 1] also ``psnr`` in
-        decibels, of the mean at the posterior means.
+        ``loss``, ``distortion``, ``rate_<site>`` (``site_term_<site>`` where it is no rate), ``total_rate``,
+        ``elbo``, ``log_px``, ``log_px_standard_error``, ``active_units_<site>``, ``extra_<name>``; of data in
+        [0, 1] also ``psnr`` in decibels, of the mean at the posterior means; of groups ``members``,
+        ``distortion_per_member`` and ``per_member_rate_<site>``.
     """
     found: dict[str, Any] = {"run": f"runs/{point.name}", "seed": point.seed}
     found |= {f"beta_{site}": beta for site, beta in point.betas.items()}
@@ -39,17 +41,20 @@ def row(point: Point, record: Mapping[str, Any] | None) -> dict[str, Any]:
         return found
     found |= {"status": "finished", "best_epoch": record["best_epoch"]}
     for split in SPLITS:
-        found |= {f"{name}_{split}": value for name, value in _numbers(record["result"], split).items()}
+        numbers = _numbers(record["result"], split, record["how"])
+        found |= {f"{name}_{split}": value for name, value in numbers.items()}
     return found
 
 
-def _numbers(result: Mapping[str, Any], split: str) -> dict[str, Any]:
+def _numbers(result: Mapping[str, Any], split: str, how: Mapping[str, str]) -> dict[str, Any]:
     values = {name: by_split[split] for name, by_split in result.items()}
-    rates = values.pop("rates")
+    rates, by_member = values.pop("rates"), values.pop("rates_per_member", {})
     active, extras = values.pop("active_units"), values.pop("extras", {})
+    names = {site: "site_term" if how[site] == SITE_TERM else "rate" for site in rates}
     return {
         **{name: values.pop(name) for name in ("loss", "distortion")},
-        **{f"rate_{site}": rate for site, rate in rates.items()},
+        **{f"{names[site]}_{site}": rate for site, rate in rates.items()},
+        **{f"per_member_rate_{site}": rate for site, rate in by_member.items()},
         "total_rate": None if None in rates.values() else sum(rates.values()),
         **values,
         **{f"active_units_{site}": number for site, number in active.items()},
@@ -80,8 +85,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: As of ``row``.
     """
     sites = [name.removeprefix("beta_") for name in rows[0] if name.startswith("beta_")]
-    named = {"beta": "beta_{}", "rate": "rate_{}_test"}
-    columns = {f"{head} {site}": name.format(site) for head, name in named.items() for site in sites}
+    columns = {f"beta {site}": f"beta_{site}" for site in sites}
+    for site in sites:
+        is_term = any(f"site_term_{site}_test" in found for found in rows)
+        columns |= {f"term {site}": f"site_term_{site}_test"} if is_term else {f"rate {site}": f"rate_{site}_test"}
     columns |= {"distortion": "distortion_test", "elbo": "elbo_test", "log p(x)": "log_px_test"}
     if any("psnr_test" in found for found in rows):
         columns["PSNR [dB]"] = "psnr_test"

@@ -105,6 +105,18 @@ class TestAdvice:
         assert "PSNR" not in advise_sweep(folder(rows), "classification")[0].table()
         assert advise_sweep(folder(rows_of()), "reconstruction")[0].best.psnr is None
 
+    def test_a_site_term_is_no_rate_to_ask_for(self, folder):
+        rows = [
+            {name.replace("rate_z1", "site_term_z1"): value for name, value in row.items()} for row in rows_of()
+        ]
+        found, runs = advise_sweep(folder(rows), "reconstruction")
+        assert runs.site_terms == {"z1"}
+        assert found.best.rates["z1"].mean == pytest.approx(29.81)
+        assert set(found.target_rates) == {"z2"}
+        page = found.table()
+        assert "ask for    --beta z2=1 --beta z1=0.1" in page
+        assert "of z1 is a site term, no rate" in page
+
     def test_one_level(self, folder):
         rows = [
             {"run": f"{b}", "beta_z": b, "rate_z_test": 4 / b, "distortion_test": b, "elbo_test": 0}
