@@ -270,8 +270,10 @@ def _points(table: pd.DataFrame) -> str:
 
 
 def _spread(values: pd.Series) -> str:
-    mean = f"{values.mean():.3g}"
-    return f"{mean} ± {values.std():.2g}" if len(values) > 1 else mean
+    """Mean and standard deviation over the seeds that tell."""
+    told = values.dropna()
+    deviation = f" ± {told.std():.2g}" if len(told) > 1 else ""
+    return "-" if told.empty else f"{told.mean():.3g}{deviation}"
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

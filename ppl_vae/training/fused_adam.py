@@ -41,9 +41,13 @@ class FusedAdam:
             gradients: Gradient of each parameter.
             learning_rate: Step size.
         """
+        # The fused operation walks through memory: a gradient that lies there in another order, as those of
+        # convolutions do, would move the wrong weights.
+        pairs = zip(gradients, self.parameters, strict=True)
+        aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         adam(
             self.parameters,
-            gradients,
+            aligned,
             self.state["exp_avg"],
             self.state["exp_avg_sq"],
             [],
