@@ -34,6 +34,7 @@ from ppl_vae.data import Dataset, load
 from ppl_vae.diagnostics.sample_quality import sample_quality
 from ppl_vae.diagnostics.sweep_metrics import measure_runs, read_sweep
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import markdown_table, say
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.spiked_covariance import estimate_spikes
@@ -247,7 +248,7 @@ def _fitted(data: Dataset, part: Dataset, num_train: int, size: Size, options: a
         beta=size.betas,
         seeds=size.seeds,
         out=options.out / f"{data.name}-{num_train}",
-        report=_say,
+        report=say,
         scale=options.scale,
         epochs=max(1, size.steps // (num_train // BATCH)),
         latent_dim=size.latent_dim,
@@ -255,20 +256,12 @@ def _fitted(data: Dataset, part: Dataset, num_train: int, size: Size, options: a
         validation=VALIDATION / part.num_data,
         **ALWAYS,
     )
-    sees = partial(measure, classifier=house_classifier(data, report=_say))
-    runs = measure_runs(read_sweep(found.path), MEASURED, sees, data=part, cache_name="frechet.csv", report=_say)
+    sees = partial(measure, classifier=house_classifier(data, report=say))
+    runs = measure_runs(read_sweep(found.path), MEASURED, sees, data=part, cache_name="frechet.csv", report=say)
     names = {"beta_z": "beta", "rate_z": "rate", "active_units_z": "active"}
     kept = ["seed", "beta", "elbo", "distortion", "rate", "active", *MEASURED]
     table = runs.table.rename(columns=names)[kept]
     return table.assign(num_train=num_train, scale=options.scale)
-
-
-def _say(text: str, share: float | None = None) -> None:
-    """Progress: a line, or a share on one line that is written again and again."""
-    if share is None:
-        print(text, file=sys.stderr)
-    else:
-        print(f"{text}, {share:.0%}".ljust(40), end="\r", file=sys.stderr, flush=True)
 
 
 def _page(name: str, table: pd.DataFrame, size: Size, scale: float) -> str:
@@ -295,17 +288,13 @@ def _page(name: str, table: pd.DataFrame, size: Size, scale: float) -> str:
     sections = [
         f"# Beta and the number of images: {name}",
         about,
-        _markdown(["expected", "came", "holds"], findings(best, table)),
+        markdown_table(["expected", "came", "holds"], findings(best, table)),
         "## Best betas, by the Frechet distance in the features of the classifier trained here",
-        _markdown([*labels, "distance there", "of real images"], found),
+        markdown_table([*labels, "distance there", "of real images"], found),
         "## All fits: test images, nats per datum",
-        _markdown(heads, rows),
+        markdown_table(heads, rows),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _draw(table: pd.DataFrame, name: str, path: Path) -> None:

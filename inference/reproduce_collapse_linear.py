@@ -31,6 +31,7 @@ from ppl_vae import fit
 from ppl_vae.data import Dataset, add_condition, load
 from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import say
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.encoder_modes import learned_modes
@@ -194,7 +195,7 @@ def _over_betas(model: str, data: Dataset, size: Size, out: Path) -> Found:
         data = add_condition(data, "quadrant")
     betas = {site: size.grids[model] or _grid(data, size), **held}
     folder = out / "runs" / model
-    found = sweep(model, data, backend="numpyro", beta=betas, out=folder, report=_say, **options, **size.training)
+    found = sweep(model, data, backend="numpyro", beta=betas, out=folder, report=say, **options, **size.training)
     reader, fits, rows = RunReader(data), {}, []
     for point in found.rows:
         one = judged(reader.open(folder / point["run"]))
@@ -331,10 +332,6 @@ def _save(path: Path, title: str, found: Found) -> None:
     figure.suptitle(title)
     found.draw(figure)
     write_atomically(path.with_suffix(".png"), lambda temporary: figure.savefig(temporary, dpi=110))
-
-
-def _say(text: str, share: float | None) -> None:
-    print(text, file=sys.stderr)
 
 
 PARTS: dict[str, tuple[str, Callable[[Dataset, Size, Path], Found]]] = {

@@ -37,6 +37,7 @@ from ppl_vae.diagnostics.panels import save_rows
 from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.diagnostics.weights import inspect_draws, unit_means
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import save_figure, say
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.collapse import collapse_curve, collapse_thresholds, predicted_thresholds
@@ -213,7 +214,7 @@ def _digits(data: Dataset, size: Size, out: Path) -> pd.DataFrame:
             came = measured(run, "z", ETA)
             row |= {f"{key}, {name}": came[key] for key in COUNTS}
         rows.append(row)
-        _say(f"class {label}")
+        say(f"class {label}")
     table = pd.DataFrame(rows)
     _write(out / "digits", table, partial(_draw_digits, table, spectra))
     return table
@@ -256,7 +257,7 @@ def _varied(data: Dataset, model: str, name: str, size: Size, out: Path) -> list
         betas = {key.replace("beta", "z"): some if key == name else held[key] for key in held if "beta" in key}
         path = out / "runs" / "-".join([model, name, *[f"{v:g}" for v in some if len(some) == 1]])
         settings = {**options, **ALWAYS, **size.training, "seeds": size.seeds}
-        ended = sweep(model, conditioned, backend="numpyro", beta=betas, out=path, report=_say, **settings)
+        ended = sweep(model, conditioned, backend="numpyro", beta=betas, out=path, report=say, **settings)
         reader = RunReader(conditioned)
         for point in ended.rows:
             run = reader.open(path / point["run"])
@@ -351,18 +352,8 @@ def _draw_curves(found: Sequence[Mapping[str, Any]], size: Size, figure: Any) ->
 
 
 def _write(path: Path, table: pd.DataFrame, draw: Callable[[Any], None]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     write_text(path.with_suffix(".csv"), table.to_csv(index=False))
-    figure = Figure(figsize=(14.0, 5.0 if path.name == "digits" else 8.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    write_atomically(path.with_suffix(".png"), lambda temporary: figure.savefig(temporary, dpi=110))
-
-
-def _say(text: str, share: float | None = None) -> None:
-    print(text, file=sys.stderr)
+    save_figure(path.with_suffix(".png"), (14.0, 5.0 if path.name == "digits" else 8.0), draw)
 
 
 PARTS: dict[str, Callable[[Dataset, Size, Path], pd.DataFrame]] = {

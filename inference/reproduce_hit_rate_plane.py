@@ -36,6 +36,7 @@ from ppl_vae.diagnostics.layer_probes import class_covering_rows, probe_accuraci
 from ppl_vae.diagnostics.sweep_metrics import SweepRuns, measure_runs, read_sweep
 from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import markdown_table, say
 from ppl_vae.files import write_text
 from ppl_vae.sweeps.findings import FINDINGS, judge
 from ppl_vae.sweeps.sweep import sweep
@@ -154,8 +155,8 @@ def _section(name: str, model: str, options: argparse.Namespace) -> str:
     data, begun = some_rows(whole, size), time.monotonic()
     runs = read_sweep(_fit(model, data, size, path, options))
     trained = time.monotonic()
-    sees = partial(measure, classifier=house_classifier(whole, report=_say))
-    runs = measure_runs(runs, MEASURED, sees, data=data, cache_name="measured.csv", report=_say)
+    sees = partial(measure, classifier=house_classifier(whole, report=say))
+    runs = measure_runs(runs, MEASURED, sees, data=data, cache_name="measured.csv", report=say)
     took = f"{trained - begun:.0f} s of training and {time.monotonic() - trained:.0f} s of measuring"
     sections = [
         f"## {model}",
@@ -180,7 +181,7 @@ def _fit(model: str, data: Dataset, size: Size, path: Path, options: argparse.Na
         seeds=seeds,
         out=path,
         max_runs=grid**2 * seeds,
-        report=_say,
+        report=say,
         **{**ALWAYS, **size.options, "epochs": epochs, "beta_warmup": warmup},
     )
     return found.path
@@ -207,14 +208,6 @@ def some_rows(data: Dataset, size: Size) -> Dataset:
     rows = np.r_[: size.num_train, num_train : num_train + num_test]
     name, labels = f"{len(rows)} rows of {data.name}", None if data.labels is None else data.labels[rows]
     return replace(data, name=name, source=name, x=data.x[rows], labels=labels, num_test=num_test)
-
-
-def _say(text: str, share: float | None = None) -> None:
-    """Progress: a line, or a share on one line that is written again and again."""
-    if share is None:
-        print(text, file=sys.stderr)
-    else:
-        print(f"{text}, {share:.0%}".ljust(40), end="\r", file=sys.stderr, flush=True)
 
 
 def _setting(runs: SweepRuns) -> str:
@@ -244,7 +237,7 @@ def _findings(table: pd.DataFrame) -> str:
     rows = []
     for text, verdict in judge(table).items():
         rows.append([text, FINDINGS[text].expected, _spread(pd.Series(verdict.numbers)), verdict.answer])
-    return _markdown(["the paper saw", "expected here", "measured", "holds"], rows)
+    return markdown_table(["the paper saw", "expected here", "measured", "holds"], rows)
 
 
 def _optima(runs: SweepRuns) -> list[str]:
@@ -266,7 +259,7 @@ def _points(table: pd.DataFrame) -> str:
         [*(f"{beta:.3g}" for beta in betas), *(_spread(group[column]) for column in columns)]
         for betas, group in table.groupby(["beta_z1", "beta_z2"])
     ]
-    return _markdown(["beta z1", "beta z2", *columns.values()], rows)
+    return markdown_table(["beta z1", "beta z2", *columns.values()], rows)
 
 
 def _spread(values: pd.Series) -> str:
@@ -274,10 +267,6 @@ def _spread(values: pd.Series) -> str:
     told = values.dropna()
     deviation = f" ± {told.std():.2g}" if len(told) > 1 else ""
     return "-" if told.empty else f"{told.mean():.3g}{deviation}"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data.generators import draw_spiked
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import markdown_table
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.theory.linear_vae import linear_vae_of_data
 from ppl_vae.theory.replica import replica_vae
@@ -238,7 +239,7 @@ def _published_section(runs: NDArray[np.float64]) -> list[str]:
     off = np.abs(came - PUBLISHED[:, 1:])
     return [
         "## The 65 published runs: expected, came",
-        _markdown(["alpha", *(f"seed {seed}" for seed in SEEDS), "limit"], cells),
+        markdown_table(["alpha", *(f"seed {seed}" for seed in SEEDS), "limit"], cells),
         f"Largest difference: {off[:, :-1].max():.1e} of the runs, {off[:, -1].max():.1e} of the limit; "
         "four digits were printed.",
     ]
@@ -251,7 +252,7 @@ def _theory_section(theory: pd.DataFrame) -> list[str]:
     off = np.abs(spiked_vae(alpha=marks["alpha"], beta=marks["beta"]).eps_g - marks["eps_g"]).max()
     return [
         "## Closed form: reference, came",
-        _markdown(["alpha", *(f"beta {beta:g}" for beta in BETAS)], cells),
+        markdown_table(["alpha", *(f"beta {beta:g}" for beta in BETAS)], cells),
         f"Largest difference: {np.abs(came - REFERENCE[:, 1:]).max():.1e}, four digits were given. The replica "
         f"equations differ from the closed form by {off:.1e} at most, at {len(marks)} points.",
     ]
@@ -268,7 +269,7 @@ def _drawn_section(drawn: pd.DataFrame) -> list[str]:
     ]
     return [
         "## Exact solution on drawn data: theory, came ± its standard error",
-        _markdown(["alpha", *(f"beta {beta:g}" for beta in DRAWN_BETAS)], cells),
+        markdown_table(["alpha", *(f"beta {beta:g}" for beta in DRAWN_BETAS)], cells),
         "Up to alpha = 1 finite data have some overlap with the direction where theory has none: their error is "
         "lower. Near a threshold it scatters widely.",
     ]
@@ -279,15 +280,11 @@ def _fitted_section(fits: pd.DataFrame) -> list[str]:
         [f"{fit.alpha:g}", f"{fit.beta:g}", *_pairs([fit.Q_exact, fit.eps_g_exact], [fit.Q, fit.eps_g])]
         for fit in fits.itertuples()
     ]
-    return ["## Fits by SVI: exact on the same data, came", _markdown(["alpha", "beta", "Q", "eps_g"], cells)]
+    return ["## Fits by SVI: exact on the same data, came", markdown_table(["alpha", "beta", "Q", "eps_g"], cells)]
 
 
 def _pairs(expected: ArrayLike, came: ArrayLike) -> list[str]:
     return [f"{a:.4f}, {b:.4f}" for a, b in zip(np.asarray(expected), np.asarray(came), strict=True)]
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _draw(

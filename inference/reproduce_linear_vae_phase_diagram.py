@@ -27,6 +27,7 @@ import pandas as pd
 
 from ppl_vae.data.generators import draw_spiked
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import markdown_table
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.theory.linear_vae import thresholds
 from ppl_vae.theory.spiked_covariance import plateau, spiked_thresholds, spiked_vae
@@ -155,19 +156,15 @@ def _page(
     sections = [
         "# Phases of the linear VAE",
         f"Two grids of {NUM} x {NUM} points in {seconds:.2f} s; numpy {version('numpy')}.",
-        _markdown(["decay", *COLOURS], shares),
+        markdown_table(["decay", *COLOURS], shares),
         "## Thresholds and plateaus",
-        _markdown(["", "expected", "came"], [[name, f"{a:g}", f"{b:.6g}"] for name, a, b in compared]),
+        markdown_table(["", "expected", "came"], [[name, f"{a:g}", f"{b:.6g}"] for name, a, b in compared]),
         f"## Thresholds of drawn data, {dim} dimensions, 10 data sets each",
-        _markdown(["decay", "alpha", "expected", "came ± its standard error"], points),
+        markdown_table(["decay", "alpha", "expected", "came ± its standard error"], points),
         "Up to alpha = 1 theory sees the edge of the noise alone; the largest eigenvalue of finite data lies a "
         "little off it, and with it the threshold.",
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _draw(grids: list[pd.DataFrame], drawn: pd.DataFrame, path: Path) -> None:

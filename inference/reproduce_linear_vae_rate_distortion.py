@@ -28,6 +28,7 @@ import pandas as pd
 
 from ppl_vae.data.generators import draw_spiked
 from ppl_vae.errors import InputError
+from ppl_vae.experiment import markdown_table
 from ppl_vae.files import storage_errors, write_atomically, write_text
 from ppl_vae.theory.linear_vae import Modes, modes
 from ppl_vae.theory.spiked_covariance import ideal_distortion, spiked_vae
@@ -150,16 +151,12 @@ def _page(compared: pd.DataFrame, dots: pd.DataFrame, dim: int, seconds: float) 
         "# Rate and distortion of the linear VAE",
         f"numpy {version('numpy')}; {seconds:.1f} s.",
         "## Theory, new data: expected, came",
-        _markdown(["decay", "alpha", "beta", *names], rows),
+        markdown_table(["decay", "alpha", "beta", *names], rows),
         f"Largest difference: {off:.1e}; two to four digits were given.",
         f"## Drawn data of {dim} dimensions, 10 data sets each: theory, came ± its standard error",
-        _markdown(["decay", "alpha", "beta", *heads], points),
+        markdown_table(["decay", "alpha", "beta", *heads], points),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _draw(theory: pd.DataFrame, dots: pd.DataFrame, path: Path) -> None:

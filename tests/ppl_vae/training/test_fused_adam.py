@@ -1,6 +1,5 @@
 """The fused Adam against torch's own optimiser."""
 
-import pytest
 
 from tests.helpers import needs
 
