@@ -76,6 +76,7 @@ class Advice:
         region: Smallest and largest mean rate in the region, by site and for the "total".
         target_rates: Rates of the best point, for ``--target-rate``; those of site terms are none, and left out.
         notes: What needs care.
+        row: What rates are nats of: "datum" or "group".
     """
 
     use: str
@@ -90,6 +91,7 @@ class Advice:
     region: dict[str, tuple[float, float]]
     target_rates: dict[str, float]
     notes: list[str]
+    row: str = "datum"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``files.strict_json`` takes them."""
@@ -104,7 +106,10 @@ class Advice:
                 "advice",
                 f"for {self.use}, from {self.num_points} settings of the betas in {self.num_runs} runs{left_out}",
             ),
-            ("judged by", f"{_meaning(self.metric)}; +- standard deviation over seeds; rates in nats per datum"),
+            (
+                "judged by",
+                f"{_meaning(self.metric)}; +- standard deviation over seeds; rates in nats per {self.row}",
+            ),
             ("best", self._show(self.best)),
             ("cheapest", self._show(self.cheapest)),
             (
@@ -210,6 +215,7 @@ def advise(sweep: SweepRuns, use: str, metric: str) -> Advice:
         region=region,
         target_rates={s: rate.mean for s, rate in points[best].rates.items() if s not in sweep.site_terms},
         notes=[*_notes(points[best], table, keys), *_term_notes(sweep.site_terms)],
+        row=sweep.row,
     )
 
 

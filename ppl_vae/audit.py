@@ -18,10 +18,12 @@ from ppl_vae.theory.linear_conditional import cvae_optimum
 from ppl_vae.theory.linear_encoder import LinearOptimum, vae_optimum
 from ppl_vae.theory.linear_markov import MHVAEOptimum, mhvae_optimum
 from ppl_vae.theory.second_moments import ConditionalMoments, Moments
+from ppl_vae.training.initial import free_bits
 from ppl_vae.training.linear_layout import LINEAR_VARIANTS
 from ppl_vae.training.linear_start import linear_problem, training_moments
 from ppl_vae.training.prepared import evenly_spaced
 from ppl_vae.training.run import Run
+from ppl_vae.training.schedules import SMALLEST_BETA
 from ppl_vae.training.settings import final_betas, settings_from
 
 __all__ = ["Audit", "SiteAudit", "audit"]
@@ -32,18 +34,20 @@ Array = NDArray[np.float64]
 NO_GAP = 0.01
 # A gap in nats per datum below which no mode is worth the name of a failure: it lies at its threshold.
 NO_LOSS = 0.001
+# Weights are at or near 0 where no singular value reaches this share of the largest by theory.
+SMALL = 0.1
 # Data that a non-linear fit is measured on.
 MAX_DATA = 2000
 
 LONGER = ("train longer, and let the learning rate fall: --epochs, --learning-rate-schedule cosine",)
 RESTART = (
     "start from the best parameters: --init linear-optimum",
-    "or train longer, with another --learning-rate or --seed, or raise beta slowly by --beta-warmup",
+    "or train longer, with another --learning-rate or --seed",
 )
-REVIVE = (
-    "fit again with another --seed, and raise beta slowly by --beta-warmup",
-    "or start from a run at a lower beta, in Python by fit(..., start=RUN)",
-)
+REVIVE = ("fit again with another --seed",)
+WARM_UP = ("or raise beta slowly by --beta-warmup",)
+LOWER = ("or start from a run at a lower beta, in Python by fit(..., start=RUN)",)
+OTHER_LOSS = "the gap is to the least beta-ELBO, which the run did not minimise, so that it tells no failure"
 GUIDE = (
     "linear theory is a guide for other networks: it predicts full collapse well, single latents less so, and a "
     "scale of x that is learned moves the thresholds with it"
@@ -62,8 +66,8 @@ class Audit:
         gap: The difference.
         measured: Loss that the run itself measured on its training data, with noise.
         sites: Latent sites.
-        verdict: "optimum", "unfinished", "failure" or "saddle" for linear variants; "as forecast", "fewer", "more"
-            or "no forecast" for others.
+        verdict: "optimum", "unfinished", "failure" or "saddle" for linear variants; "as forecast", "fewer" or
+            "more" for others; "no forecast" where theory is silent, as of a gap where another loss was minimised.
         meaning: The verdict in words.
         advice: What to do.
         notes: What needs care.
@@ -111,12 +115,16 @@ def audit(run: Run) -> Audit:
         "backend": run.program.backend,
         "data": record["data"]["name"],
         "num_data": record["data"]["splits"]["train"],
-        "betas": betas,
+        "betas": {site: beta if beta > SMALLEST_BETA else 0.0 for site, beta in betas.items()},
     }
     measured = record["result"]["loss"]["train"]
     notes = []
     if record["loss"]["name"] != "elbo":
         notes.append(f"the run minimised the loss {record['loss']['name']}, but the theory is of the beta-ELBO")
+    elif floors := free_bits(record):
+        notes.append(
+            f"the run minimised a loss with free bits ({floors}), but the theory is of the beta-ELBO without"
+        )
     if run.program.name in LINEAR_VARIANTS:
         return _linear_audit(run, setting, betas, measured, notes)
     return _other_audit(run, setting, betas, measured, notes)
@@ -125,6 +133,7 @@ def audit(run: Run) -> Audit:
 def _linear_audit(
     run: Run, setting: dict[str, Any], betas: Mapping[str, float], measured: float | None, notes: list[str]
 ) -> Audit:
+    minimises_elbo = not notes
     problem = linear_problem(run.program, run.data, settings_from(run.record["settings"]), betas)
     fit = problem.fit(run.engine.parameters())
     try:
@@ -137,7 +146,9 @@ def _linear_audit(
     best = problem.optimum(scale)
     loss = problem.loss(fit)
     sites = linear_sites(problem, fit, best)
-    verdict, meaning, advice = _linear_verdict(sites, loss - best.loss)
+    verdict, meaning, advice = _linear_verdict(sites, loss - best.loss, setting["betas"])
+    if not minimises_elbo and verdict != "optimum":
+        verdict, meaning, advice = "no forecast", OTHER_LOSS, ()
     return Audit(
         setting={**setting, "scale": fit.scale, "is_linear": True},
         optimum=best.loss,
@@ -152,17 +163,20 @@ def _linear_audit(
     )
 
 
-def _linear_verdict(sites: tuple[SiteAudit, ...], gap: float) -> tuple[str, str, tuple[str, ...]]:
+def _linear_verdict(
+    sites: tuple[SiteAudit, ...], gap: float, betas: Mapping[str, float]
+) -> tuple[str, str, tuple[str, ...]]:
     dead = {site.site: site.dead for site in sites if site.dead}
     if dead and gap > NO_LOSS:
-        nothing = all(not site.num_carried for site in sites if site.num_predicted)
+        nothing = all(_is_at_zero(site) for site in sites if site.num_predicted)
+        advice = RESTART + WARM_UP if any(betas.values()) else RESTART
         where = "; ".join(f"{site} lacks mode {', '.join(map(str, modes))}" for site, modes in dead.items())
         kind = (
             "at or near the saddle where all weights are 0"
             if nothing
             else "a failure of optimisation, or too short a fit"
         )
-        return "saddle" if nothing else "failure", f"{kind}: {where}, which theory calls on", RESTART
+        return "saddle" if nothing else "failure", f"{kind}: {where}, which theory calls on", advice
     if gap > NO_GAP:
         return (
             "unfinished",
@@ -173,6 +187,12 @@ def _linear_verdict(sites: tuple[SiteAudit, ...], gap: float) -> tuple[str, str,
     collapsed = ", ".join(f"{num} of {site}" for site, num in off.items() if num)
     truth = f"; true collapse of {collapsed}: no fit does better with them" if collapsed else ""
     return "optimum", f"the fit is within {NO_GAP} nats of the global optimum{truth}", ()
+
+
+def _is_at_zero(site: SiteAudit) -> bool:
+    """Whether encoder and decoder are both small beside theory; an encoder alone is small in a short fit too."""
+    pairs = ((site.lambda_, site.predicted_lambda), (site.omega, site.predicted_omega))
+    return all(np.max(np.asarray(found)) < SMALL * np.max(np.asarray(theory)) for found, theory in pairs)
 
 
 def _other_audit(
@@ -186,7 +206,7 @@ def _other_audit(
     except InputError as error:
         predicted, why = {}, str(error)
     sites = tuple(measured_site(predicted.get(name, SiteAudit(name)), *values) for name, values in found.items())
-    verdict, meaning, advice = _other_verdict(sites, why)
+    verdict, meaning, advice = _other_verdict(sites, why, setting["betas"])
     return Audit(
         setting={**setting, "scale": scale, "is_linear": False},
         optimum=None,
@@ -230,7 +250,8 @@ def _linear_guide(run: Run, betas: Mapping[str, float], scale: float | None) -> 
         return mhvae_optimum(moments, latent_dims=dims, betas=betas, scale=scale, prior_scale2=prior, **fixed)
     wanted = {"latent_dim": options["latent_dim"], "beta": betas["z"], "scale": scale}
     if isinstance(moments, ConditionalMoments):
-        return cvae_optimum(moments, prior_scale=options["prior_scale"], **wanted)
+        spread = _number(options["posterior_scale"])
+        return cvae_optimum(moments, prior_scale=options["prior_scale"], posterior_scale=spread, **wanted)
     return vae_optimum(moments, **wanted)
 
 
@@ -261,13 +282,16 @@ def _measured(run: Run) -> dict[str, tuple[Array, Array | None]]:
     return found
 
 
-def _other_verdict(sites: tuple[SiteAudit, ...], why: str) -> tuple[str, str, tuple[str, ...]]:
+def _other_verdict(
+    sites: tuple[SiteAudit, ...], why: str, betas: Mapping[str, float]
+) -> tuple[str, str, tuple[str, ...]]:
     if why:
         return "no forecast", why, ()
     counts = [(s.site, s.num_predicted, s.num_carried or 0) for s in sites if s.num_predicted is not None]
     words = ", ".join(f"{site} {found} alive, {expected} by the linear theory" for site, expected, found in counts)
     if any(found < expected for _, expected, found in counts):
-        return "fewer", f"latents are dead that the theory calls alive: {words}", REVIVE
+        advice = REVIVE + WARM_UP + LOWER if any(betas.values()) else REVIVE
+        return "fewer", f"latents are dead that the theory calls alive: {words}", advice
     if any(found > expected for _, expected, found in counts):
         return "more", f"more latents are alive than a linear model would keep: {words}", ()
     return "as forecast", words, ()

@@ -266,7 +266,7 @@ def _strengths(seen: _Seen, error: float) -> tuple[Strengths | None, list[str]]:
     try:
         eta, rho, alpha = estimate_spikes(values * seen.num_data / n, num_data=n)
     except InputError as reason:
-        return None, [f"signal and noise are not told apart: {reason}"]
+        return None, [f"signal and noise are not told apart: {str(reason).partition(';')[0]}"]
     limits, edge = (spike_limits(alpha=alpha, signal=signal, noise=eta) for signal in (rho, eta))
     alphas = samples_needed(error=error * rho, signal=rho, noise=eta)
     needed = np.ceil(alphas * len(values)).astype(np.int64) + seen.num_data - n

@@ -28,6 +28,8 @@ def forecast(
     beta: Annotated[
         list[str] | None,
         typer.Option(
+            "--beta",
+            "--beta-grid",
             help="Betas: 2, 0.5,1,2 or 0.1:10:log25 (or lin); site=... for one of two levels.",
             metavar="<betas|site=betas>",
             show_default="25 about the thresholds",

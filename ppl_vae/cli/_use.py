@@ -23,6 +23,9 @@ Split = Annotated[
     Literal["train", "validation", "test"] | None,
     typer.Option(help="Part of the run's own data.", show_default="test"),
 ]
+Condition = Annotated[
+    str | None, typer.Option(help="File of conditions or groups of other data, where the run's came from one.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")]
 
@@ -35,6 +38,7 @@ def encode(
     run: RunPath,
     data: Data = None,
     split: Split = None,
+    condition: Condition = None,
     num_draws: Annotated[int, typer.Option(help="Draws per datum beside means and deviations (.npz).")] = 0,
     scores: Annotated[bool, typer.Option("--scores", help="Add anomaly scores, in nats.")] = False,
     score_draws: Annotated[int, typer.Option(help="Importance draws per datum of the scores.")] = 100,
@@ -55,7 +59,7 @@ def encode(
     job = _Job("encode", run, out, "codes.npz", (".npz", ".csv"), backend, device, seed)
     if num_draws and job.suffix == ".csv":
         raise InputError(f"num_draws must be 0 for a .csv, a row per datum, but it is {num_draws}; write .npz")
-    chosen = job.choose(data, split)
+    chosen = job.choose(data, split, condition)
     codes = encode_data(job.run.engine, chosen.x, num_draws=num_draws, seed=seed)
     arrays = {f"{site}_mean": mean for site, mean in codes.mean.items()}
     arrays |= {f"{site}_scale": scale for site, scale in codes.scale.items()}
@@ -75,6 +79,7 @@ def reconstruct(
     run: RunPath,
     data: Data = None,
     split: Split = None,
+    condition: Condition = None,
     out: Annotated[Path | None, _out(".npz, .csv or .png", "reconstructions.npz")] = None,
     backend: OptionalBackend = None,
     device: Device = "auto",
@@ -90,7 +95,7 @@ def reconstruct(
     from ppl_vae.training.engine import chunks
 
     job = _Job("reconstruct", run, out, "reconstructions.npz", (".npz", ".csv", ".png"), backend, device)
-    chosen = job.choose(data, split)
+    chosen = job.choose(data, split, condition)
     x = chosen.x
     mean = np.concatenate([job.run.reconstruct(x[part]) for part in chunks(len(x))])
     if job.suffix == ".png":
@@ -110,29 +115,40 @@ def sample(
     run: RunPath,
     num: Annotated[int, typer.Option(help="How many draws.")] = 64,
     noise: Annotated[bool, typer.Option("--noise", help="Draw x itself, not its mean given the latents.")] = False,
+    condition: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of what a conditional model is given, repeated as needed.", show_default="the test data's"
+        ),
+    ] = None,
     out: Annotated[Path | None, _out(".npz, .csv or .png", "samples.npz")] = None,
     backend: OptionalBackend = None,
     device: Device = "auto",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write draws from the model without data: of the mean of x given the latents, or of x itself."""
+    """Write draws from the model without data: of the mean of x given the latents, or of x itself.
+
+    A conditional model draws given conditions, which are written beside the draws under ``c``.
+    """
+    from ppl_vae.data import load
     from ppl_vae.diagnostics.panels import num_shown
     from ppl_vae.posterior.outputs import check_size
     from ppl_vae.training.engine import conditions_for
 
     job = _Job("sample", run, out, "samples.npz", (".npz", ".csv", ".png"), backend, device, seed)
     check_size(num, job.run.record["data"]["data_shape"], "num")
-    x = job.run.sample(num, seed=seed, noise=noise)
+    chosen = job.run.default_condition if condition is None else load(condition).in_memory()
+    given = conditions_for(num, chosen, job.run.engine.condition_shape)
+    x = job.run.sample(num, seed=seed, noise=noise, condition=chosen)
     what = "draws of x" if noise else "mean of x for draws of the latents"
     if job.suffix == ".png":
-        given = conditions_for(num, job.run.default_condition, job.run.engine.condition_shape)
         x = job.whole({"x": x}, given[0] if given else None)["x"]
         each = num_shown(x.shape[1:])
         ends = [(start, min(start + each, num, MAX_SHOWN)) for start in range(0, min(num, MAX_SHOWN), each)]
         job.draw([{f"draws {start + 1} to {end}": x[start:end]} for start, end in ends], what, limits_of=x)
     else:
-        job.write({"x": x})
+        job.write({"x": x, **({"c": given[0]} if given else {})})
     job.print({"num": num, "what": what}, as_json)
 
 
@@ -140,6 +156,7 @@ def complete(
     run: RunPath,
     data: Data = None,
     split: Split = None,
+    condition: Condition = None,
     mask: Annotated[Path | None, typer.Option(help="File of zeros and ones, 1 where an entry is missing.")] = None,
     missing: Annotated[
         str | None, typer.Option(help="What is missing: top, bottom, left, right, or random:0.5.")
@@ -166,7 +183,7 @@ def complete(
     from ppl_vae.training.prepared import evenly_spaced
 
     job = _Job("complete", run, out, "completions.npz", (".npz", ".csv", ".png"), backend, device, seed)
-    chosen = job.choose(data, split, may_miss=True)
+    chosen = job.choose(data, split, condition, may_miss=True)
     holes = _holes(chosen, None if mask is None else read_mask(mask), missing, seed)
     if data is None and 0 < max_data < len(holes):  # chains over a whole split take hours
         few = evenly_spaced(len(holes), max_data)
@@ -215,10 +232,12 @@ class _Job:
             **({} if seed is None else {"seed": seed}),
         }
 
-    def choose(self, data: str | None, split: str | None, *, may_miss: bool = False) -> Any:
+    def choose(
+        self, data: str | None, split: str | None, condition: str | None = None, *, may_miss: bool = False
+    ) -> Any:
         from ppl_vae.posterior.inputs import choose_data
 
-        chosen = choose_data(self.run, data, split, may_miss=may_miss)
+        chosen = choose_data(self.run, data, split, condition=condition, may_miss=may_miss)
         self.about["data"] = chosen.name
         return chosen
 

@@ -21,8 +21,9 @@ CONDITIONS = ("labels", "quadrant")
 class Conditioned(np.ndarray):
     """Data that know what they are conditioned on; as an array they are the data.
 
-    Rows that are taken from them keep their conditions, and so do copies of another dtype or other values; arrays
-    of other shapes, such as means over data, have none. ``numpy.asarray`` gives the data alone.
+    Rows that are taken from them keep their conditions, and so do copies, also of another dtype, and what
+    arithmetic makes of them; whatever else NumPy makes, such as means or rolled rows, has none. ``numpy.asarray``
+    gives the data alone. Rows that are changed in place keep the conditions that stood there.
 
     Attributes:
         condition: Condition of each datum, (n, *condition_shape).
@@ -41,9 +42,25 @@ class Conditioned(np.ndarray):
         joined.condition = condition
         return joined
 
-    def __array_finalize__(self, source: Any) -> None:
-        if self.shape == getattr(source, "shape", None):
-            self.condition = getattr(source, "condition", None)
+    def _paired(self, array: Any) -> Any:
+        return array if self.condition is None else Conditioned(array, self.condition)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        found = np.asarray(array)
+        if found.shape != self.shape:
+            return found[()] if return_scalar else found
+        return self._paired(found)
+
+    def copy(self, order: Any = "C") -> Any:
+        """A copy, with the conditions."""
+        return self._paired(np.asarray(self).copy(order))
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.copy()
+
+    def astype(self, dtype: Any, *args: Any, **options: Any) -> Any:
+        """A copy of another dtype, with the conditions; arguments as of ``numpy.ndarray.astype``."""
+        return self._paired(np.asarray(self).astype(dtype, *args, **options))
 
     def __getitem__(self, key: Any) -> Any:
         found = np.asarray(self)[key]
@@ -88,7 +105,8 @@ def condition_of(x: Any) -> NDArray[np.float32] | None:
         x: Data.
     """
     condition = getattr(x, "condition", None)
-    return condition if condition is not None and len(condition) == len(x) else None
+    num_data = getattr(x, "num_data", None)  # of a data set
+    return condition if condition is not None and len(condition) == (num_data or len(x)) else None
 
 
 def add_condition(

@@ -55,14 +55,13 @@ def _site_lines(site: Any) -> list[str]:
     columns = [(head, values) for name, head in _COLUMNS.items() if (values := getattr(site, name)) is not None]
     counts = "" if site.num_predicted is None else f"{site.num_predicted} of {len(site.lambda_)} on in theory, "
     lines = [
-        f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory; dead: on in theory alone]"
+        f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory; each column is sorted by itself]"
     ]
     lines.append("mode  " + "".join(f"{head:>11}" for head, _ in columns))
     shown = min(len(site.lambda_), SHOWN)
     for i in range(shown):
-        mark = "  dead" if i + 1 in site.dead else ""
         cells = "".join(f"{_text(values[i]):>11}" for _, values in columns)
-        lines.append(f"{i + 1:<6}{cells}{mark}")
+        lines.append(f"{i + 1:<6}{cells}")
     if shown < len(site.lambda_):
         lines.append(f"and {len(site.lambda_) - shown} more")
     return lines

@@ -66,6 +66,7 @@ def measure_layers(
     train_x: NDArray[Any] | None = None,
     train_labels: ArrayLike | None = None,
     top_is_gaussian: bool = True,
+    prior_is_fixed: bool = True,
     seed: int = 0,
 ) -> LayersSummary:
     """Say of each layer what its rate buys.
@@ -80,6 +81,8 @@ def measure_layers(
         train_labels: Their classes.
         top_is_gaussian: Whether the guide of the top site is a diagonal Gaussian given x alone, as the estimate
             of what it knows of the labels needs.
+        prior_is_fixed: Whether the top prior is the same for all data. The rate of one that depends on a condition
+            bounds what the code tells beyond it, and so nothing of labels.
         seed: Seed of the draws and of the choice of data.
 
     Raises:
@@ -94,8 +97,12 @@ def measure_layers(
         known = _label_information(engine, x, np.asarray(labels), seeds[1])
     few = x[evenly_spaced(len(x), MAX_RECONSTRUCTED)]
     peak, ratios, ratio_of_means = _reconstructions(engine, few, seeds[2])
+    bounded = labels if prior_is_fixed else None
     layers = [
-        _layer(name, how[name], rates[name], sums[name], labels, entropy, probed, ratios[name])
+        _layer(
+            *(name, how[name], rates[name], sums[name], bounded),
+            *(entropy if prior_is_fixed else None, probed, ratios[name]),
+        )
         for name in engine.latents
     ]
     return LayersSummary(
@@ -109,7 +116,7 @@ def measure_layers(
         num_probe_train=0 if isinstance(probed, str) else probed.num_train,
         num_probe_test=0 if isinstance(probed, str) else probed.num_test,
         not_estimated={"probes": probed} if isinstance(probed, str) else {},
-        errors=_errors(layers, None if known is None else known[0], labels, probed),
+        errors=_errors(layers, None if known is None else known[0], bounded, probed),
     )
 
 

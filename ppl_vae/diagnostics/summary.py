@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.diagnostics.activity import active_units_by_rate, active_units_by_variance, collapsed_fraction
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.information import Information, gaussian_aggregate_information
@@ -32,6 +33,7 @@ from ppl_vae.training.engine import Engine
 
 __all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "summarise"]
 
+SEEN = 256  # data on which the prior is looked at
 FIELDS = ("rates", "loc", "scale", "latents", "log_guide", "log_prior", "log_likelihood", "how")
 
 
@@ -82,12 +84,19 @@ def summarise(
     information = _information(found, top, subset, num_information_draws, seeds[2])
     probe = _probe(engine, means, labels, train_x, train_labels)
     layers: LayersSummary | None = None
+    sees = _prior_sees_condition(engine, data, top)
     if (len(engine.latents) > 1 and not engine.nested) or isinstance(probe, ProbeResult):
         totals = {name: rate.sum(axis=1) for name, rate in rates.items()}
         given: dict[str, Any] = {"labels": labels, "train_x": train_x, "train_labels": train_labels}
         is_gaussian = isinstance(information, Information)
-        layers = measure_layers(engine, data, totals, how, **given, top_is_gaussian=is_gaussian, seed=seeds[2])
+        given |= {"top_is_gaussian": is_gaussian, "prior_is_fixed": not sees}
+        layers = measure_layers(engine, data, totals, how, **given, seed=seeds[2])
     warnings = [*_log_px_warnings(weights, elbo), *_rate_warnings(how, num_rate_draws)]
+    if sees:
+        warnings.append(
+            f"the prior of {top} depends on the condition: rates bound what codes tell beyond it, and say nothing "
+            "of how well labels can be read"
+        )
     if isinstance(information, Information):
         warnings += _information_warnings(information, _estimate(rates[top][subset].sum(axis=1)), top)
     return Summary(
@@ -108,6 +117,18 @@ def summarise(
         layers=layers,
         row="group" if engine.nested else "datum",
     )
+
+
+def _prior_sees_condition(engine: Engine, data: NDArray[Any], top: str) -> bool:
+    """Whether the top prior is another one under other conditions."""
+    condition = condition_of(data)
+    if condition is None or engine.nested:
+        return False
+    few = slice(0, SEEN)
+    other = Conditioned(np.asarray(data[few]), np.roll(condition, 1, axis=0)[few])
+    latents = engine.inspect(data[few], seed=0).latents
+    own, others = (engine.inspect(x, seed=0, latents=latents).log_prior[top] for x in (data[few], other))
+    return not np.allclose(own, others, rtol=1e-4, atol=1e-3)
 
 
 def _summarise_site(name: str, how: str, rate: NDArray[np.float64], means: NDArray[np.float64]) -> SiteSummary:

@@ -7,7 +7,7 @@ and kept beside it in ``metrics.csv``.
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,6 +46,11 @@ class SweepRuns:
     table: pd.DataFrame
     num_left_out: int
     site_terms: frozenset[str] = frozenset()
+
+    @property
+    def row(self) -> str:
+        """What rates are nats of: a "datum", or a "group" where a row of the data is one."""
+        return "group" if "members" in self.table.columns else "datum"
 
 
 def read_sweep(path: str | Path, *, split: str = "test") -> SweepRuns:
@@ -160,7 +165,7 @@ def measure_runs(
         values.append([float(known[name]) for name in names])
     columns = pd.DataFrame(values, columns=list(names), index=sweep.table.index)
     table = sweep.table.drop(columns=list(names), errors="ignore").join(columns)
-    return SweepRuns(sweep.path, sweep.sites, table, sweep.num_left_out)
+    return replace(sweep, table=table)
 
 
 class RunReader:

@@ -1,5 +1,6 @@
 """The data that a run is used on: a split of its own, or other data made ready as its own were."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ppl_vae.data.readers.files import read_file
 from ppl_vae.errors import InputError
 from ppl_vae.posterior.missing import split_missing
 from ppl_vae.training.arrangement import arranged_again
+from ppl_vae.training.prepared import binarised_condition
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["Chosen", "choose_data", "read_mask"]
@@ -43,19 +45,29 @@ class Chosen:
         return Chosen(self.x[rows], labels, self.label_names, name, self.holes[rows])
 
 
-def choose_data(run: Any, data: str | None = None, split: str | None = None, *, may_miss: bool = False) -> Chosen:
+def choose_data(
+    run: Any,
+    data: str | None = None,
+    split: str | None = None,
+    *,
+    condition: str | None = None,
+    may_miss: bool = False,
+) -> Chosen:
     """A split of a run's data, or all of other data.
 
     Args:
         run: The run.
         data: An embedded name or a file, or None for the run's own data.
         split: "train", "validation" or "test" of the run's own data; by default "test".
+        condition: File of the conditions, or of the groups, of other data, where those of the run came from one.
         may_miss: Whether entries of a file may be nan.
 
     Raises:
         InputError: Both are given, the data cannot be read, or they are not of the run's shape.
     """
     if data is None:
+        if condition is not None:
+            raise InputError("condition is for other data, but the run's own data have theirs; leave it out")
         name = split or "test"
         x = run.data.split(name)
         return Chosen(
@@ -71,9 +83,9 @@ def choose_data(run: Any, data: str | None = None, split: str | None = None, *, 
             "leave one of them out"
         )
     arrangement = run.record["data"].get("arrangement", {})
-    may_miss = may_miss and not arrangement
+    may_miss = may_miss and "group" not in arrangement and arrangement.get("condition") != "quadrant"
     dataset, holes = _load_with_holes(Path(data)) if may_miss and _is_file(data) else (load(data), None)
-    dataset = arranged_again(dataset, arrangement)
+    dataset = arranged_again(dataset, _for_other_data(arrangement, condition))
     x = dataset.in_memory()
     shape = tuple(run.record["data"]["data_shape"])
     if x.shape[1:] != shape:
@@ -82,13 +94,32 @@ def choose_data(run: Any, data: str | None = None, split: str | None = None, *, 
             f"{data} has {x.shape}; reshape them"
         )
     settings = run.record["settings"]
+    seed, given = child_seed(settings["seed"], "binarise"), dataset.condition
     if settings["binarise"] != "none":
-        x = binarise(x, settings["binarise"], seed=child_seed(settings["seed"], "binarise"))
-    if dataset.condition is not None:
-        x = Conditioned(x, dataset.condition)
+        x = binarise(x, settings["binarise"], seed=seed)
+        given = binarised_condition(dataset, settings["binarise"], seed)
+    if given is not None:
+        x = Conditioned(x, given)
     return Chosen(
         x, dataset.labels, dataset.label_names, dataset.name, np.zeros(x.shape, bool) if holes is None else holes
     )
+
+
+def _for_other_data(arrangement: Mapping[str, Any], condition: str | None) -> Mapping[str, Any]:
+    """The arrangement of a run for other data, whose conditions or groups cannot be those in the run's file."""
+    kind = "group" if "group" in arrangement else "condition"
+    by_name = not arrangement or arrangement[kind] in ("labels", "quadrant")
+    if by_name and condition is not None:
+        how = f"the run makes the {kind} of data by {arrangement[kind]}" if arrangement else "the run takes none"
+        raise InputError(f"condition must be left out, for {how}, but it is {condition}; leave it out")
+    if by_name:
+        return arrangement
+    if condition is None:
+        raise InputError(
+            f"condition must be given with other data, for the {kind} of the run's own came from a file or an "
+            "array of theirs; pass --condition with a file that has a row for each datum of the new ones"
+        )
+    return {**arrangement, kind: condition}
 
 
 def read_mask(path: Path) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import Dataset, load
+from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend, find
@@ -115,6 +115,7 @@ def sweep(
             "ask fit for the rates, once for each seed, or sweep over betas and let advise name their rates"
         )
     program = _as_text(program, "program")
+    condition = condition_of(data) if condition is None and isinstance(data, Conditioned) else condition
     arranged = {"condition": condition, "group": group, "max_members": max_members}
     dataset = arrange(load(data, labels=labels), find("models", program, backend), **arranged)
     asked = _ask(program, dataset, backend, loss, base_loss, loss_options, options)

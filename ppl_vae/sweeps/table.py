@@ -92,7 +92,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     columns |= {"distortion": "distortion_test", "elbo": "elbo_test", "log p(x)": "log_px_test"}
     if any("psnr_test" in found for found in rows):
         columns["PSNR [dB]"] = "psnr_test"
-    lines = ["".join(f"{head:>12}" for head in ["seed", *columns]) + "   [test data, nats per datum]"]
+    unit = "group" if any("members_test" in found for found in rows) else "datum"
+    lines = ["".join(f"{head:>12}" for head in ["seed", *columns]) + f"   [test data, nats per {unit}]"]
     for found in rows:
         cells = [f"{found['seed']:>12}", *(_cell(found.get(name)) for name in columns.values())]
         lines.append("".join(cells) + (f"   {found['message']}" if found["message"] else ""))

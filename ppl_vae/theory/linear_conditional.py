@@ -20,7 +20,7 @@ from ppl_vae.theory._linear import (
     surplus_warning,
     twice_kl,
 )
-from ppl_vae.theory.encoder_modes import learned_modes
+from ppl_vae.theory.encoder_modes import fixed_modes, learned_modes
 from ppl_vae.theory.linear_encoder import LinearOptimum, optimum
 from ppl_vae.theory.second_moments import ConditionalMoments
 
@@ -59,18 +59,20 @@ def cvae_optimum(
     beta: float = 1.0,
     scale: float = 1.0,
     prior_scale: float = 1.0,
+    posterior_scale: float | None = None,
 ) -> LinearOptimum[CVAEMaps]:
-    """The global minimum of a linear conditional VAE that learns its encoder variance.
+    """The global minimum of a linear conditional VAE: J is as in the module, the loss in nats per datum.
 
-    J is as in the module, the loss in nats per datum. A mode is on where its eigenvalue of the residual's moment
-    exceeds beta scale^2, so that what the condition tells of the target collapses latents.
+    A mode is on where its eigenvalue of the residual's moment exceeds beta scale^2, times (posterior_scale /
+    prior_scale)^2 where that is fixed, so that what the condition tells of the target collapses latents.
 
     Args:
         moments: Moments of condition and target.
-        latent_dim: Number of latents, k; those that the residual has no mode for sit at the prior.
+        latent_dim: Number of latents, k; those that the residual has no mode for carry nothing.
         beta: Weight of the rate.
         scale: Standard deviation of the likelihood.
         prior_scale: Standard deviation of the prior.
+        posterior_scale: Fixed standard deviation of the encoder, None where it is learned.
 
     Raises:
         InputError: A number that must be positive is not.
@@ -81,9 +83,15 @@ def cvae_optimum(
     check_positive(latent_dim=latent_dim, beta=beta, scale=scale, prior_scale=prior_scale)
     residual, regression = moments.residual, moments.regression
     e = padded(residual.values, latent_dim)
-    modes = learned_modes(e, beta=beta, scale=scale, prior_scale=prior_scale)
+    if posterior_scale is None:
+        modes = learned_modes(e, beta=beta, scale=scale, prior_scale=prior_scale)
+        critical = e / scale**2
+    else:
+        check_positive(posterior_scale=posterior_scale)
+        modes = fixed_modes(e, posterior_scale, beta=beta, scale=scale, prior_scale=prior_scale)
+        critical = e * (prior_scale / (posterior_scale * scale)) ** 2
     r = padded(residual.vectors.T, latent_dim)
-    w2 = divided(modes.omega * prior_scale**2, e)[:, None] * r
+    w2 = divided(modes.lambda_, np.sqrt(e))[:, None] * r
     w1 = -w2 @ regression
     p, mean = moments.condition_dim, moments.joint.mean * moments.joint.centred
     maps = CVAEMaps(
@@ -95,10 +103,11 @@ def cvae_optimum(
         u2=regression,
         a=mean[p:] - regression @ mean[:p],
     )
-    warnings = [*moments.warnings, *surplus_warning("the residual of x", latent_dim, residual.rank, True)]
+    surplus = surplus_warning("the residual of x", latent_dim, residual.rank, posterior_scale is None)
+    warnings = [*moments.warnings, *surplus]
     if residual.rank == 0:
         warnings.append("x is a linear function of c: every latent collapses at every beta")
-    return optimum(residual.values, modes, e / scale**2, maps, warnings, beta=beta, scale=scale)
+    return optimum(residual.values, modes, critical, maps, warnings, beta=beta, scale=scale)
 
 
 def cvae_objective(

@@ -189,8 +189,12 @@ def conditions_for(
         InputError: The program needs conditions and there are none, or they have another shape.
     """
     if condition_shape is None:
+        if condition is not None:
+            raise InputError("condition is for conditional models, but this one takes none; leave it out")
         return ()
     found = None if condition is None else np.asarray(condition)
+    if found is not None and not np.isfinite(found).all():
+        raise InputError("condition must be finite, but it holds nan or infinity; fill it, or leave such rows out")
     if found is None or found.shape[1:] != condition_shape or not len(found):
         raise InputError(
             f"condition must have shape (n, {', '.join(map(str, condition_shape))}) for draws from this "

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppl_vae.data import load, rows_per_block
+from ppl_vae.data import Conditioned, condition_of, load, rows_per_block
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically
 from ppl_vae.plugins import Backend, find
@@ -77,9 +77,10 @@ def fit(
         base_loss: Loss that a wrapping loss wraps.
         loss_options: Options of ``build_loss`` by name.
         beta: Weight on the rates: one number, or numbers by latent site.
-        target_rates: Rates that the fit is to spend instead, in nats per datum of the validation data, by latent
-            site or ``total``, the sum; the betas that do are found, one for each site with a target, and one
-            for all others where the total has one. The best epoch is then the best of those that held them.
+        target_rates: Rates that the fit is to spend instead, in nats per datum (per group of grouped data) of the
+            validation data, by latent site or ``total``, the sum; the betas that do are found, one for each site
+            with a target, and one for all others where the total has one. The best epoch is then the best of
+            those that held them.
         out: Run folder; None makes a new one under ``runs/``.
         report: Called after each block of steps.
         products: Write ``posterior.nc`` and ``overview.png`` at the end.
@@ -98,6 +99,7 @@ def fit(
     settings = settings_from({name: value for name, value in options.items() if name in names})
     model_options = {name: value for name, value in options.items() if name not in names}
     program = find("models", program, backend) if isinstance(program, str | Path) else program
+    condition = condition_of(data) if condition is None and isinstance(data, Conditioned) else condition
     dataset = arrange(
         load(data, labels=labels), program, condition=condition, group=group, max_members=max_members
     )
@@ -109,6 +111,8 @@ def fit(
         seed=settings.seed,
         condition_shape=dataset.condition_shape,
     )
+    if built.plugin is None and "group" in dataset.arrangement:
+        built = replace(built, data_plate="group")
     prepared = prepare(dataset, settings, built.options)
     chosen = build_loss(
         built.default_loss if loss is None else loss,

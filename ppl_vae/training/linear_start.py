@@ -4,15 +4,15 @@ Losses are in nats per datum, distortion plus weighted rates; scales are standar
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ppl_vae.data import Rows, condition_of
 from ppl_vae.errors import InputError
 from ppl_vae.theory._linear import nats_per_datum
-from ppl_vae.theory.linear_conditional import CVAEMaps, cvae_objective, cvae_optimum
-from ppl_vae.theory.linear_encoder import LinearOptimum, VAEMaps, learned_scale, vae_objective, vae_optimum
+from ppl_vae.theory.linear_conditional import cvae_objective, cvae_optimum
+from ppl_vae.theory.linear_encoder import LinearOptimum, learned_scale, vae_objective, vae_optimum
 from ppl_vae.theory.linear_markov import MHVAEOptimum, mhvae_objective, mhvae_optimum
 from ppl_vae.theory.second_moments import ConditionalMoments, Moments, conditional_moments, second_moments
 from ppl_vae.training.engine import Arrays
@@ -84,14 +84,11 @@ class LinearProblem:
                 posterior_scale2=fixed["z2"],
                 **self._scales(scale),
             )
-        wanted = {"latent_dim": options["latent_dim"], "beta": self.betas["z"], **self._scales(scale)}
+        wanted = {"latent_dim": options["latent_dim"], "beta": self.betas["z"], "posterior_scale": fixed["z"]}
+        wanted |= self._scales(scale)
         if isinstance(moments, Moments):
-            return vae_optimum(moments, posterior_scale=fixed["z"], **wanted)
-        if fixed["z"] is None:
-            return cvae_optimum(moments, **wanted)
-        # As for learned scales the decoder's map of the condition takes all that the condition tells.
-        found: LinearOptimum[Any] = vae_optimum(self.latent_moments, posterior_scale=fixed["z"], **wanted)
-        return replace(found, maps=_on_residual(found.maps, moments))
+            return vae_optimum(moments, **wanted)
+        return cvae_optimum(moments, **wanted)
 
     def J(self, maps: Any, scale: float) -> Any:  # noqa: N802
         """The exact objective, 2 loss - d log(2 pi scale^2).
@@ -131,21 +128,6 @@ class LinearProblem:
         # A learned scale of x leaves that of z1 where it began.
         middle = options["prior_scale1"] or options["scale"]
         return {"scale": scale, "prior_scale1": middle, "prior_scale2": options["prior_scale2"]}
-
-
-def _on_residual(maps: VAEMaps, moments: ConditionalMoments) -> CVAEMaps:
-    """Maps of a linear VAE of the residual, of which the condition's regression is taken."""
-    p, mean = moments.condition_dim, moments.joint.mean * moments.joint.centred
-    w1 = -maps.w @ moments.regression
-    return CVAEMaps(
-        w1=w1,
-        w2=maps.w,
-        b=-w1 @ mean[:p] - maps.w @ mean[p:],
-        sigma=maps.sigma,
-        u1=maps.u,
-        u2=moments.regression,
-        a=mean[p:] - moments.regression @ mean[:p],
-    )
 
 
 def training_moments(data: Prepared, *, centre: bool) -> Moments | ConditionalMoments:

@@ -27,7 +27,7 @@ from ppl_vae.likelihoods.support import LIKELIHOODS, SupportCheck
 from ppl_vae.training.seeds import child_seed
 from ppl_vae.training.settings import FitSettings
 
-__all__ = ["SPLITS", "Prepared", "evenly_spaced", "prepare"]
+__all__ = ["SPLITS", "Prepared", "binarised_condition", "evenly_spaced", "prepare"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -40,11 +40,13 @@ class Prepared:
         dataset: The data set as loaded.
         splits: Which datum belongs where.
         x: Data as they are evaluated, (n, *data_shape): binarised once, if at all.
+        condition: Conditions as they are used, (n, *condition_shape), or None.
     """
 
     dataset: Dataset
     splits: Splits
     x: Rows
+    condition: NDArray[np.float32] | None = None
 
     def split(self, name: str) -> NDArray[np.float32]:
         """Evaluated data of the split "train", "validation" or "test", in memory; see ``evaluated``.
@@ -79,7 +81,7 @@ class Prepared:
         if self.dataset.is_in_memory:
             return self.rows(self.splits.train, grey=grey)
         selected = SelectedRows(self.dataset.x if grey else self.x, self.splits.train)
-        condition = self.dataset.condition
+        condition = self.condition
         return selected if condition is None else ConditionedRows(selected, condition[self.splits.train])
 
     def rows(self, indices: NDArray[np.int64], *, grey: bool = False) -> Any:
@@ -90,7 +92,7 @@ class Prepared:
             grey: As loaded, not binarised.
         """
         x = (self.dataset.x if grey else self.x)[indices]
-        condition = self.dataset.condition
+        condition = self.condition
         return x if condition is None else Conditioned(x, condition[indices])
 
     @property
@@ -146,7 +148,22 @@ def prepare(
                 f"{name} must leave 2 {rows} or more for the split {name}, but of {dataset.num_data} {rows} it "
                 f"gets {len(getattr(splits, name))}; raise --{name}, or {remedy}"
             )
-    return Prepared(dataset, splits, _binarised(dataset, how, child_seed(settings.seed, "binarise")))
+    seed = child_seed(settings.seed, "binarise")
+    return Prepared(dataset, splits, _binarised(dataset, how, seed), binarised_condition(dataset, how, seed))
+
+
+def binarised_condition(dataset: Dataset, how: str | None, seed: int) -> NDArray[np.float32] | None:
+    """Conditions as they go with data that are binarised: quadrants of images likewise, others as they are.
+
+    Args:
+        dataset: The data, as loaded.
+        how: How they are binarised, or None.
+        seed: Seed that they are binarised with.
+    """
+    if how is None or dataset.condition is None or dataset.arrangement.get("condition") != "quadrant":
+        return dataset.condition
+    # Another stream than that of x, whose pixels it would tell of.
+    return binarise(dataset.condition, how, seed=child_seed(seed, "binarise"))
 
 
 def _binarised(dataset: Dataset, how: str | None, seed: int) -> Rows:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import Conditioned, condition_of, load
+from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically, write_json
@@ -315,7 +315,8 @@ class Run:
         return array
 
     def _checked(self, x: Any) -> NDArray[np.float32]:
-        array, condition = load(x).in_memory(), condition_of(x)
+        loaded = load(x)
+        array, condition = loaded.in_memory(), loaded.condition if isinstance(x, Dataset) else condition_of(x)
         shape = tuple(self.record["data"]["data_shape"])
         if array.shape[1:] != shape:
             raise InputError(

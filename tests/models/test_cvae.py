@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ppl_vae import fit
 from ppl_vae.data import Conditioned, add_condition, condition_of, join_quadrants, load
 from ppl_vae.diagnostics.panels import whole
 from ppl_vae.errors import InputError
 from ppl_vae.nets.condition import Condition
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import inspect
+from ppl_vae.posterior.inputs import choose_data
 from ppl_vae.training.engine import UnitBetas
-from tests.helpers import BACKENDS, load_file
+from tests.helpers import BACKENDS, load_file, needs
 
 SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1, "num_channels": 2}
 
@@ -237,3 +239,69 @@ def test_quadrants_are_drawn_whole():
     np.testing.assert_array_equal(join_quadrants(split.x, split.condition), images)
     assert whole(split.x, split.condition, {"condition": "labels"}) is split.x
     assert whole(split.x, None, arrangement) is split.x
+
+
+def short(tmp_path, data, **options):
+    """A fit of one epoch, for what surrounds it."""
+    settings = {
+        "epochs": 1,
+        "hidden_dim": 4,
+        "num_hidden": 1,
+        "latent_dim": 2,
+        "log_px_draws": 2,
+        "log_px_data": 4,
+    }
+    return fit("cvae", data, out=tmp_path / "run", products=False, **{**settings, **options})
+
+
+@needs("torch", "pyro")
+def test_data_that_bring_their_conditions_are_fitted_with_them(tmp_path):
+    x, c = load("digits").x[:100], np.random.default_rng(0).random((100, 3), np.float32)
+    run = short(tmp_path, Conditioned(x, c))
+    assert run.record["data"]["condition_shape"] == [3]
+    np.testing.assert_array_equal(condition_of(run.data.split("test")), c[run.data.indices("test")])
+    dataset = add_condition(load(x), c)
+    np.testing.assert_array_equal(run.encode(dataset)["z"], run.encode(Conditioned(x, c))["z"])
+
+
+@needs("torch", "pyro")
+def test_other_data_need_conditions_of_their_own(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", rng.random((60, 5), np.float32))
+        np.save(tmp_path / f"c{name}.npy", rng.random((60, 2), np.float32))
+    run = short(tmp_path, tmp_path / "a.npy", condition=tmp_path / "ca.npy")
+    with pytest.raises(InputError, match="condition must be given with other data"):
+        choose_data(run, str(tmp_path / "b.npy"))
+    found = choose_data(run, str(tmp_path / "b.npy"), condition=str(tmp_path / "cb.npy"))
+    np.testing.assert_array_equal(condition_of(found.x), np.load(tmp_path / "cb.npy"))
+    with pytest.raises(InputError, match="leave it out"):
+        choose_data(run, condition=str(tmp_path / "cb.npy"))
+
+
+@needs("torch", "pyro")
+def test_quadrants_are_binarised_on_both_sides(tmp_path):
+    run = short(tmp_path, "digits", likelihood="bernoulli", binarise="threshold")
+    x = run.data.split("test")
+    assert set(np.unique(x)) == set(np.unique(condition_of(x))) == {0.0, 1.0}
+
+
+@needs("torch", "pyro")
+def test_a_rate_beyond_a_condition_bounds_no_accuracy(tmp_path):
+    run = short(tmp_path, "digits", condition="labels", prior="conditioned")
+    found = run.diagnose(num_draws=25)
+    assert any("depends on the condition" in warning for warning in found.warnings)
+    assert found.layers.layers[0].accuracy_ceiling is None
+    assert found.layers.errors == []
+    fixed = short(tmp_path / "fixed", "digits", condition="labels").diagnose(num_draws=25)
+    assert fixed.layers.layers[0].accuracy_ceiling is not None
+
+
+@needs("torch", "pyro")
+def test_conditions_of_draws_are_checked(tmp_path):
+    run = short(tmp_path, "digits", condition="labels")
+    with pytest.raises(InputError, match="condition must be finite"):
+        run.sample(2, condition=np.full((1, 10), np.nan))
+    plain = fit("beta_vae", "digits", epochs=1, hidden_dim=4, out=tmp_path / "plain", products=False)
+    with pytest.raises(InputError, match="this one takes none"):
+        plain.sample(2, condition=np.ones((1, 10)))

@@ -84,8 +84,20 @@ def test_copies_and_arithmetic_keep_conditions():
     for found in (PAIRED.astype(np.float64), PAIRED.copy(), copy.deepcopy(PAIRED), 2.0 * PAIRED, PAIRED > 3.0):
         assert isinstance(found, Conditioned)
         np.testing.assert_array_equal(condition_of(found), CONDITION)
-    assert condition_of(np.asanyarray(PAIRED, np.float64)) is CONDITION
+    assert condition_of(np.asanyarray(PAIRED)) is CONDITION
     assert type(np.asarray(PAIRED)) is np.ndarray
+
+
+def test_rows_that_were_moved_lose_conditions_rather_than_mix_them_up():
+    square = Conditioned(np.arange(36.0).reshape(N, N), CONDITION)
+    for found in (np.roll(square, 1, axis=0), square.T, np.rot90(square)):
+        assert condition_of(found) is None
+    np.testing.assert_array_equal(condition_of(np.flip(PAIRED, axis=0)), CONDITION[::-1])
+
+
+def test_a_data_set_gives_its_conditions():
+    assert condition_of(load(X)) is None
+    assert condition_of(add_condition(load(X), CONDITION)).shape == CONDITION.shape
 
 
 def test_arrays_of_another_shape_have_no_conditions():

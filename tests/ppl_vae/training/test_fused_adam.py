@@ -1,6 +1,5 @@
 """The fused Adam against torch's own optimiser."""
 
-
 from tests.helpers import needs
 
 pytestmark = needs("torch")

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 import ppl_vae.training.fit as fit_module
 from ppl_vae import InputError, fit, load, resume
 from ppl_vae.data import add_condition
+from ppl_vae.theory.second_moments import conditional_moments
 from ppl_vae.training.exact_fit import minimised
 from ppl_vae.training.fit import prepare_engine
 from ppl_vae.training.linear_layout import LinearFit
@@ -140,6 +141,18 @@ def test_the_exact_route_reaches_the_closed_form(case, backend):
 
 
 @TORCH
+@pytest.mark.parametrize("case", ["conditional", "conditional-fixed"])
+def test_a_target_that_its_condition_tells_collapses_and_says_so(case):
+    problem = problem_of(case)
+    c = np.random.default_rng(0).normal(size=(100, 3))
+    moments = conditional_moments(c, c[:, [0, 1, 2, 0, 1, 2]], centre=problem.moments.joint.centred)
+    found = replace(problem, moments=moments).optimum(1.0)
+    assert found.num_active == 0
+    assert "x is a linear function of c: every latent collapses at every beta" in found.warnings
+    assert any("the residual of x has rank 0: surplus latents" in warning for warning in found.warnings)
+
+
+@TORCH
 @pytest.mark.parametrize("case", ["learned-scale", "conditional"])
 def test_the_best_scale_is_the_least_point_of_the_profile(case):
     problem = problem_of(case)
@@ -244,6 +257,16 @@ def test_a_resumed_fit_does_not_need_it_behind_its_first_checkpoint(tmp_path, mo
 def test_what_stands_against_an_initialisation_is_refused(arguments, message, tmp_path):
     options = {"init": "linear-optimum", **SHORT, **arguments}
     with pytest.raises(InputError, match=message):
+        fit("linear_vae", toy(False).in_memory(), backend="pyro", out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@TORCH
+def test_free_bits_have_no_linear_optimum(tmp_path):
+    options = {"init": "linear-optimum", "loss_options": {"free_bits": "0.5"}, **SHORT}
+    with pytest.raises(
+        InputError, match=r"free_bits must be 0 with init linear-optimum, but it is 0\.5: .* leave"
+    ):
         fit("linear_vae", toy(False).in_memory(), backend="pyro", out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
