@@ -55,7 +55,7 @@ def _site_lines(site: Any) -> list[str]:
     columns = [(head, values) for name, head in _COLUMNS.items() if (values := getattr(site, name)) is not None]
     counts = "" if site.num_predicted is None else f"{site.num_predicted} of {len(site.lambda_)} on in theory, "
     lines = [
-        f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory; each column is sorted by itself]"
+        f"{site.site}: {counts}{site.num_carried} in the fit   [KL in nats; * by theory; columns sorted apart]"
     ]
     lines.append("mode  " + "".join(f"{head:>11}" for head, _ in columns))
     shown = min(len(site.lambda_), SHOWN)
