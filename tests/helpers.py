@@ -42,6 +42,15 @@ BACKENDS = pytest.mark.parametrize(
 )
 """Runs a test with each backend."""
 
+NUMPYRO_SLOW = pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("pyro", marks=needs("torch", "pyro")),
+        pytest.param("numpyro", marks=[needs("jax", "numpyro", "equinox", "optax"), pytest.mark.slow]),
+    ],
+)
+"""The same, where JAX compiles for long: the test with NumPyro is among the slow ones."""
+
 
 def build_engine(
     backend: str, variant: str, data_shape: tuple[int, ...], device: str = "cpu", **options: Any

@@ -14,6 +14,7 @@ BLOCK = re.compile(r"^```([\w{}-]+)\n(.*?)^```$", re.M | re.S)
 RUN = {"python", "sh"}
 SHOWN = {"text", "json"}  # what a command prints, or what needs files that a reader brings
 DIRECTIVES = {"{toctree}", "{eval-rst}"}
+QUICK = {"forecast", "losses", "theory"}  # the others fit for half a minute and more
 
 
 def blocks(page):
@@ -28,7 +29,14 @@ def test_there_are_pages_and_every_block_says_what_it_is():
 
 
 @needs("torch", "pyro", "jax", "numpyro", "arviz")
-@pytest.mark.parametrize("page", [p for p in PAGES if RUN & {k for k, _ in blocks(p)}], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, marks=[] if p.stem in QUICK else pytest.mark.slow, id=p.stem)
+        for p in PAGES
+        if RUN & {kind for kind, _ in blocks(p)}
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path):
     command = tmp_path / "bin" / "ppl-vae"
     command.parent.mkdir()

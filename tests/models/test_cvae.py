@@ -13,7 +13,7 @@ from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import inspect
 from ppl_vae.posterior.inputs import choose_data
 from ppl_vae.training.engine import UnitBetas
-from tests.helpers import BACKENDS, load_file, needs
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, load_file, needs
 
 SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1, "num_channels": 2}
 
@@ -135,7 +135,7 @@ def digits():
 FIT = {"epochs": 2, "hidden_dim": 16, "latent_dim": 3, "num_hidden": 1, "log_px_draws": 30, "device": "cpu"}
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_a_fit_by_quadrants_and_its_uses(backend, digits, tmp_path):
     import ppl_vae
     from ppl_vae.training.run import Run

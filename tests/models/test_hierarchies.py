@@ -185,7 +185,7 @@ def test_one_level_is_the_beta_vae(variant, net):
             weights = weights or ppl.initial_weights(program, x)
             names = names or dict(zip(weights, ppl.initial_weights(beta_vae, x), strict=True))
             renamed = {names[name]: value for name, value in weights.items()}
-            run = partial(ppl.evaluate, x=x, objective=ELBO())
+            run = partial(ppl.evaluate, data=x, objective=ELBO())
             terms, _, gradients = run(program, weights, noise={"z1": eps}, betas={"z1": 3.0})
             expected, _, peers = run(beta_vae, renamed, noise={"z": eps}, betas={"z": 3.0})
         expected["rate/z1"] = expected.pop("rate/z")

@@ -17,7 +17,7 @@ from ppl_vae.training.programs import build_loss
 from ppl_vae.training.results import result_table, run_page
 from ppl_vae.training.run_folder import RunFolder
 from ppl_vae.training.seeds import child_seed
-from tests.helpers import BACKENDS, ROOT, load_file, needs
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, ROOT, load_file, needs
 from tests.toy_fits import TOY, toy_data, write_model
 
 PRODUCTS = {"run.json", "metrics.jsonl", "checkpoint-final.safetensors", "posterior.nc", "overview.png"}
@@ -360,7 +360,9 @@ def test_binary_data_are_drawn_once_for_evaluation_and_anew_for_training(tmp_pat
     assert set(np.unique(evaluated)) == {0.0, 1.0}
     np.testing.assert_array_equal(Run.open(run.path, data=x).data.x, evaluated)
     np.testing.assert_allclose(run.data.training(grey=True), x[run.data.splits.train], atol=1e-6)
-    np.testing.assert_array_equal(run.engine.x, run.data.training(grey=True))  # grey: the engine draws from it
+    np.testing.assert_array_equal(
+        run.engine.rows[0], run.data.training(grey=True)
+    )  # grey: the engine draws from it
     with pytest.raises(InputError, match="x must be exactly 0 or 1 for the Bernoulli likelihood, but .* are grey"):
         run.log_px(x)
     assert np.isfinite(run.log_px(evaluated[:5], num_draws=30).value).all()
@@ -489,7 +491,7 @@ def test_a_learning_rate_that_is_too_large_stops_the_run(backend, tmp_path):
     assert all(np.isfinite(value).all() for key, value in arrays.items() if key.startswith("best/"))
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_images_of_256_levels_give_bits_per_dimension(tmp_path, backend, no_products):
     levels = np.random.default_rng(0).integers(0, 256, (60, 4, 4))
     run = fit(

@@ -12,7 +12,7 @@ from ppl_vae.data import load
 from ppl_vae.errors import InputError
 from ppl_vae.training.fit import fit
 from ppl_vae.training.run import Run
-from tests.helpers import BACKENDS, ROOT
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, ROOT
 
 NETS = {"hidden_dim": 6, "latent_dim": 2, "num_hidden": 1}
 X = (np.random.default_rng(0).random((200, 6)) < 0.4).astype(np.float32)
@@ -31,7 +31,7 @@ def fitted(path, out, backend, **options):
     return fit("beta_vae", path, backend=backend, out=out, **options)
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_a_streamed_fit_is_the_fit_of_memory(path, tmp_path, backend, monkeypatch):
     held = fitted(path, tmp_path / "held", backend)
     monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
