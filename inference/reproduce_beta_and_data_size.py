@@ -15,7 +15,6 @@ Source:
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,8 +33,8 @@ from ppl_vae.data import Dataset, load
 from ppl_vae.diagnostics.sample_quality import sample_quality
 from ppl_vae.diagnostics.sweep_metrics import measure_runs, read_sweep
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table, say
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.files import write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.spiked_covariance import estimate_spikes
 from ppl_vae.training.records import num_cores
@@ -208,14 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.data:
         data = load(name)
         parts = {number: some_rows(data, number, size.num_test) for number in size.num_train}
-        with storage_errors("create the folder", options.out):
-            options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
         path = options.out / f"{Path(name).stem}.md"
         tables = [_fitted(data, part, number, size, options) for number, part in parts.items()]
         table = pd.concat(tables, ignore_index=True)
         page = _page(data.name, table, size, options.scale)
         write_atomically(path.with_suffix(".csv"), partial(table.to_csv, index=False))
-        write_atomically(path.with_suffix(".png"), partial(_draw, table, data.name))
+        save_figure(path.with_suffix(".png"), (15.0, 4.8), partial(_draw, table, data.name))
         write_text(path, page)
         print(page)
 
@@ -297,13 +295,8 @@ def _page(name: str, table: pd.DataFrame, size: Size, scale: float) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
+def _draw(table: pd.DataFrame, name: str, figure: Any) -> None:
     """Frechet distance and ELBO over beta, and rate against distortion; a line for each size of training set."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15.0, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(f"{name}, test images")
     left, middle, right = figure.subplots(1, 3)
     means = table.groupby(["num_train", "beta"], as_index=False).mean()
@@ -320,11 +313,7 @@ def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
     middle.set(xscale="log", xlabel="beta", ylabel="ELBO [nats per datum]")
     right.set(xlabel="rate [nats per datum]", ylabel="distortion [nats per datum]")
     left.legend(fontsize="small")
-    figure.savefig(path, format="png", dpi=110)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

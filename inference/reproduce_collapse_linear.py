@@ -12,7 +12,6 @@ Source:
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +29,8 @@ from scipy.stats import multivariate_normal
 from ppl_vae import fit
 from ppl_vae.data import Dataset, add_condition, load
 from ppl_vae.diagnostics.sweep_metrics import RunReader
-from ppl_vae.errors import InputError
-from ppl_vae.experiment import say
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, run_program, save_figure, say
+from ppl_vae.files import write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.encoder_modes import learned_modes
 from ppl_vae.theory.linear_conditional import CVAEMaps
@@ -315,9 +313,6 @@ def _draw_correlation(figure: Any, table: pd.DataFrame) -> None:
 
 def _save(path: Path, title: str, found: Found) -> None:
     """The table, the values of every fit, and the picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [
         {"fit": name, "symbol": symbol, "i": i + 1}
         | {source: one.values[source][symbol][i] for source in ("theory", *SOURCES)}
@@ -327,11 +322,12 @@ def _save(path: Path, title: str, found: Found) -> None:
     ]
     write_text(path.with_suffix(".csv"), found.table.to_csv(index=False))
     write_text(path.with_name(f"{path.name}-values.csv"), pd.DataFrame(rows).to_csv(index=False))
-    figure = Figure(figsize=(13.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    found.draw(figure)
-    write_atomically(path.with_suffix(".png"), lambda temporary: figure.savefig(temporary, dpi=110))
+
+    def draw(figure: Any) -> None:
+        figure.suptitle(title)
+        found.draw(figure)
+
+    save_figure(path.with_suffix(".png"), (13.0, 4.2), draw)
 
 
 PARTS: dict[str, tuple[str, Callable[[Dataset, Size, Path], Found]]] = {
@@ -361,8 +357,7 @@ def main(arguments: Sequence[str] | None = None, *, size: Size | None = None) ->
     if data.num_data > MANY and not options.full:
         data = load(data.x[:MANY], name=f"{MANY} rows of {data.name}")
     size = size or (PAPER if options.full else SMALL)
-    with storage_errors("make", options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     for part in options.parts:
         title, experiment = PARTS[part]
         found = experiment(data, size, options.out)
@@ -374,7 +369,4 @@ def main(arguments: Sequence[str] | None = None, *, size: Size | None = None) ->
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -16,7 +16,6 @@ Source:
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,8 +36,8 @@ from ppl_vae.diagnostics.panels import save_rows
 from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.diagnostics.weights import inspect_draws, unit_means
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import save_figure, say
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, run_program, save_figure, say
+from ppl_vae.files import write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.collapse import collapse_curve, collapse_thresholds, predicted_thresholds
 from ppl_vae.theory.linear_conditional import cvae_optimum
@@ -383,8 +382,7 @@ def main(arguments: Sequence[str] | None = None, *, size: Size | None = None) ->
         raise InputError(f"data must have labels, but {options.data} has none; choose others")
     if data.num_data > MANY and not options.full:
         data = load(data.x[:MANY], labels=data.labels[:MANY], name=f"{MANY} rows of {data.name}")
-    with storage_errors("make", options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     for part in options.parts:
         table = PARTS[part](data, size or (PAPER if options.full else SMALL), options.out)
         with pd.option_context("display.width", 250, "display.max_columns", None, "display.precision", 4):
@@ -392,7 +390,4 @@ def main(arguments: Sequence[str] | None = None, *, size: Size | None = None) ->
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -12,7 +12,6 @@ Source:
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from ppl_vae.diagnostics.layer_probes import class_covering_rows, probe_accuraci
 from ppl_vae.diagnostics.sweep_metrics import SweepRuns, measure_runs, read_sweep
 from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table, say
+from ppl_vae.experiment import markdown_table, run_program, say
 from ppl_vae.files import write_text
 from ppl_vae.sweeps.findings import FINDINGS, judge
 from ppl_vae.sweeps.sweep import sweep
@@ -270,7 +269,4 @@ def _spread(values: pd.Series) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

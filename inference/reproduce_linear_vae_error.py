@@ -16,7 +16,6 @@ Source:
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +32,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data.generators import draw_spiked
-from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure
+from ppl_vae.files import write_atomically, write_text
 from ppl_vae.theory.linear_vae import linear_vae_of_data
 from ppl_vae.theory.replica import replica_vae
 from ppl_vae.theory.spiked_covariance import signal_error, spiked_vae
@@ -209,8 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/linear-vae"), help="folder to write")
     options = parser.parse_args(arguments)
     size, begun = FULL if options.full else SMALL, time.monotonic()
-    with storage_errors("create the folder", options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     runs = np.array([[exact_error(published_data(row[0], seed), 1.0) for seed in SEEDS] for row in PUBLISHED])
     theory, drawn, fits = theory_errors(), drawn_errors(size.dim, size.seeds), fitted_errors(size)
     sections = [
@@ -228,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.out / "error.md"
     write_text(path, page)
     write_atomically(path.with_suffix(".csv"), partial(numbers.to_csv, index=False))
-    write_atomically(path.with_suffix(".png"), partial(_draw, theory, drawn, fits, runs))
+    save_figure(path.with_suffix(".png"), (13.0, 5.5), partial(_draw, theory, drawn, fits, runs))
     print(page)
 
 
@@ -288,14 +285,9 @@ def _pairs(expected: ArrayLike, came: ArrayLike) -> list[str]:
 
 
 def _draw(
-    theory: pd.DataFrame, drawn: pd.DataFrame, fits: pd.DataFrame, runs: NDArray[np.float64], path: Path
+    theory: pd.DataFrame, drawn: pd.DataFrame, fits: pd.DataFrame, runs: NDArray[np.float64], figure: Any
 ) -> None:
     """Left theory, drawn data and fits over a wide range; right the published runs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.0, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for number, beta in enumerate(DRAWN_BETAS):
         closed, replica, dots, fit = (
@@ -322,11 +314,7 @@ def _draw(
         right.plot(PUBLISHED[:, 0], runs[:, number], ".", color=f"C{number}", label=f"seed {seed}")
     right.set(xlabel="alpha", ylabel="error eps_g", title="Published runs (rings) and ours on their data (dots)")
     right.legend(fontsize="small")
-    figure.savefig(path, format="png", dpi=110)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

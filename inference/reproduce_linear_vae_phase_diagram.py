@@ -11,7 +11,6 @@ Source:
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -26,9 +25,8 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.generators import draw_spiked
-from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure
+from ppl_vae.files import write_atomically, write_text
 from ppl_vae.theory.linear_vae import thresholds
 from ppl_vae.theory.spiked_covariance import plateau, spiked_thresholds, spiked_vae
 
@@ -123,8 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/linear-vae"), help="folder to write")
     options = parser.parse_args(arguments)
     dim, begun = 1000 if options.full else 200, time.monotonic()
-    with storage_errors("create the folder", options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     grids = [grid(decay, NUM) for decay in DECAYS]
     seconds = time.monotonic() - begun
     compared = quantities()
@@ -134,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(path, page)
     table = pd.concat(grids)
     write_atomically(path.with_suffix(".csv"), partial(table.to_csv, index=False, float_format="%.6g"))
-    write_atomically(path.with_suffix(".png"), partial(_draw, grids, drawn))
+    save_figure(path.with_suffix(".png"), (13.0, 5.8), partial(_draw, grids, drawn))
     print(page)
 
 
@@ -167,13 +164,8 @@ def _page(
     return "\n\n".join(sections) + "\n"
 
 
-def _draw(grids: list[pd.DataFrame], drawn: pd.DataFrame, path: Path) -> None:
+def _draw(grids: list[pd.DataFrame], drawn: pd.DataFrame, figure: Any) -> None:
     """A panel for each decay."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.0, 5.8), layout="constrained")
-    FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, 2, sharey=True)
     for axes, decay, table in zip(panels, DECAYS, grids, strict=True):
         _draw_phases(axes, decay, table)
@@ -187,7 +179,6 @@ def _draw(grids: list[pd.DataFrame], drawn: pd.DataFrame, path: Path) -> None:
     panels[0].plot(ends, betas, "rD", markersize=6, label="end of the plateau of a beta")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, format="png", dpi=110)
 
 
 def _draw_phases(axes: Any, decay: float, table: pd.DataFrame) -> None:
@@ -208,7 +199,4 @@ def _draw_phases(axes: Any, decay: float, table: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

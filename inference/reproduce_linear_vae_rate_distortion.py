@@ -12,7 +12,6 @@ Source:
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -27,9 +26,8 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.generators import draw_spiked
-from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table
-from ppl_vae.files import storage_errors, write_atomically, write_text
+from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure
+from ppl_vae.files import write_atomically, write_text
 from ppl_vae.theory.linear_vae import Modes, modes
 from ppl_vae.theory.spiked_covariance import ideal_distortion, spiked_vae
 
@@ -119,14 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/linear-vae"), help="folder to write")
     options = parser.parse_args(arguments)
     dim, begun = 400 if options.full else 100, time.monotonic()
-    with storage_errors("create the folder", options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     compared, theory, dots = reference(), curves(), drawn(dim, 10)
     page = _page(compared, dots, dim, time.monotonic() - begun)
     path = options.out / "rate-distortion.md"
     write_text(path, page)
     write_atomically(path.with_suffix(".csv"), partial(pd.concat([theory, dots]).to_csv, index=False))
-    write_atomically(path.with_suffix(".png"), partial(_draw, theory, dots))
+    save_figure(path.with_suffix(".png"), (13.0, 5.8), partial(_draw, theory, dots))
     print(page)
 
 
@@ -159,13 +156,8 @@ def _page(compared: pd.DataFrame, dots: pd.DataFrame, dim: int, seconds: float) 
     return "\n\n".join(sections) + "\n"
 
 
-def _draw(theory: pd.DataFrame, dots: pd.DataFrame, path: Path) -> None:
+def _draw(theory: pd.DataFrame, dots: pd.DataFrame, figure: Any) -> None:
     """A panel for each decay."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.0, 5.8), layout="constrained")
-    FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, 2, sharey=True)
     styles = {"new data": ("-", "o", "full"), "training data": ("--", "s", "none")}
     for axes, decay in zip(panels, DECAYS, strict=True):
@@ -185,11 +177,7 @@ def _draw(theory: pd.DataFrame, dots: pd.DataFrame, path: Path) -> None:
     panels[0].set_ylabel("distortion less that of collapse [nats per datum]")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
-    figure.savefig(path, format="png", dpi=110)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -5,9 +5,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.files import write_atomically
+from ppl_vae.errors import InputError
+from ppl_vae.files import storage_errors, write_atomically
 
-__all__ = ["markdown_table", "save_figure", "say"]
+__all__ = ["make_folder", "markdown_table", "run_program", "save_figure", "say"]
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program's ``main`` on the process's words; a user's mistake ends it with one message.
+
+    Args:
+        main: The program.
+    """
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        InputError: The operating system refused.
+    """
+    with storage_errors("create the folder", path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def say(text: str, share: float | None = None) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ppl_vae.errors import InputError
 
-__all__ = ["AsJson", "Backend", "OptionalBackend", "RunPath", "messages", "progress_bar", "reported"]
+__all__ = ["AsJson", "Backend", "OptionalBackend", "RunPath", "messages", "progress", "progress_bar", "reported"]
 
 Backend = Literal["pyro", "numpyro"]
 RunPath = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
@@ -22,8 +22,8 @@ OptionalBackend = Annotated[
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
-    """A progress bar on stderr, as a callback of the training loop."""
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, as a callback that takes a text and the share that is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -31,11 +31,8 @@ def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task("", total=1.0)
 
-    def report(record: Mapping[str, Any], done: float) -> None:
+    def report(text: str, done: float) -> None:
         bar.start()  # not before there is something to show: a mistake is answered by its message alone
-        terms = record["train"]
-        rate = sum(terms["rates"].values())
-        text = f"epoch {record['epoch']}  loss {terms['loss']:.2f}  D {terms['distortion']:.2f}  R {rate:.2f}"
         bar.update(task, completed=done, description=text)
 
     try:
@@ -43,6 +40,20 @@ def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
+    """A progress bar on stderr, as a callback of the training loop."""
+    with progress() as report:
+
+        def report_training(record: Mapping[str, Any], done: float) -> None:
+            terms = record["train"]
+            rate = sum(terms["rates"].values())
+            text = f"epoch {record['epoch']}  loss {terms['loss']:.2f}  D {terms['distortion']:.2f}  R {rate:.2f}"
+            report(text, done)
+
+        yield report_training
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

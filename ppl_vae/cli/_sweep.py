@@ -2,14 +2,14 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from ppl_vae.cli._fit import FIT_PARAMETERS, declared_options, parameter
+from ppl_vae.cli._shared import progress
 
 __all__ = ["sweep_command"]
 
@@ -30,7 +30,7 @@ def sweep_command(words: Sequence[str]) -> Callable[..., None]:
         values["target_rates"] = values.pop("target_rate")
         loss_options = parse_assignments(values.pop("loss_option"), "--loss-option")
         together = len(beta) == 1 and "=" not in beta[0]
-        with _progress() as report:
+        with progress() as report:
             found = sweep(
                 values.pop("variant"),
                 beta=beta[0] if together else parse_assignments(beta, "--beta"),
@@ -98,27 +98,6 @@ def _use_every_core() -> None:
         from ppl_vae.training.records import num_cores
 
         os.environ["XLA_FLAGS"] = f"{flags} {name}={num_cores()}".strip()
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, started when there is something to show."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("", total=1.0)
-
-    def report(text: str, done: float) -> None:
-        bar.start()
-        bar.update(task, completed=done, description=text)
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _print_result(found: Any, as_json: bool) -> None:

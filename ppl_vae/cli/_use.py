@@ -1,14 +1,14 @@
 """Commands that use a finished run: codes and scores, reconstructions, samples, completions."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from ppl_vae.cli._shared import AsJson, OptionalBackend, RunPath
+from ppl_vae.cli._shared import AsJson, OptionalBackend, RunPath, progress
 from ppl_vae.errors import InputError
 
 __all__ = ["complete", "encode", "reconstruct", "sample"]
@@ -190,10 +190,9 @@ def complete(
         chosen, holes = chosen.some(few), holes[few]
         job.about["data"] = chosen.name
     check_size(len(holes) * num_draws, holes.shape[1:], "num_draws")
-    with _progress() as report:
-        found = job.run.complete(
-            chosen.x, missing=holes, num_draws=num_draws, num_steps=num_steps, seed=seed, report=report
-        )
+    options = {"num_draws": num_draws, "num_steps": num_steps, "seed": seed}
+    with progress() as report:
+        found = job.run.complete(chosen.x, missing=holes, report=partial(report, "completing"), **options)
     _write_completion(job, chosen, found)
     job.print({"num_data": len(holes), "num_draws": num_draws, "num_steps": num_steps, **found.summary()}, as_json)
 
@@ -336,23 +335,3 @@ def _write_completion(job: _Job, chosen: Any, found: Any) -> None:
         job.write(rows, replace(chosen, labels=labels))
     else:
         job.write(found.arrays(), chosen)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr, started when there is something to show."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True))
-    task = bar.add_task("completing", total=1.0)
-
-    def report(done: float) -> None:
-        bar.start()
-        bar.update(task, completed=done)
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:
-            bar.stop()

@@ -59,7 +59,7 @@ def save_rate_plane(
     from matplotlib.figure import Figure
 
     rates, betas, distortion, values = _columns(table, sites, metric)
-    label, total = metric_label or metric, rates.sum(axis=1)
+    label, total = textwrap.fill(metric_label or metric, 48), rates.sum(axis=1)
     on_hull = hull_of_best(total, values if more_is_better else -values)
     figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
