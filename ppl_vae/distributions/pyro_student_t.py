@@ -1,5 +1,6 @@
 """The multivariate Student t of diagonal scale in Pyro: one chi-square an event, and no dense matrix."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,56 +18,82 @@ _positive_and_finite = constraints.interval(_FLOAT32.tiny, _FLOAT32.max)
 
 
 class DiagonalStudentT(TorchDistribution):
-    """Multivariate Student t, of batch shape (...) and event shape (d,); see ``formulas.student_t``.
+    """Multivariate Student t, of batch shape (...) and event shape (d,) or longer; see ``formulas.student_t``.
 
     It is not ``StudentT(...).to_event(1)``, whose coordinates each have a chi-square of their own.
 
     Args:
         df: Degrees of freedom, a number or shape (...), positive and finite; it is given the dtype of ``loc``.
-        loc: Locations, shape (..., d).
-        scale: Scales (not standard deviations), positive: a number, shape (..., d), or (..., 1) for one for all.
+        loc: Locations, shape (..., *event).
+        scale: Scales (not standard deviations), positive: a number, shape (..., *event), or (..., 1, ..., 1) for
+            one for the whole event.
+        event_dim: Number of axes of an event.
         validate_args: Whether values are checked; None for Pyro's setting.
 
     Raises:
         InputError: The shapes do not belong together.
     """
 
-    arg_constraints = {
-        "df": _positive_and_finite,
-        "loc": constraints.real_vector,
-        "scale": constraints.independent(constraints.positive, 1),
-    }
-    support = constraints.real_vector
+    arg_constraints = {"df": _positive_and_finite, "loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
 
     def __init__(
-        self, df: Tensor | float, loc: Tensor, scale: Tensor | float, *, validate_args: bool | None = None
+        self,
+        df: Tensor | float,
+        loc: Tensor,
+        scale: Tensor | float,
+        *,
+        event_dim: int = 1,
+        validate_args: bool | None = None,
     ) -> None:
         dtype = torch.result_type(loc, 1.0)
         df, loc, scale = (torch.as_tensor(v, dtype=dtype, device=loc.device) for v in (df, loc, scale))
-        scale = scale if scale.ndim else scale[None]
-        batch_shape = formulas.batch_shape(df, loc, scale)
+        scale = scale if scale.ndim else scale.reshape((1,) * event_dim)
+        batch_shape = formulas.batch_shape(df, loc, scale, event_dim)
         self.df = df.expand(batch_shape)
-        self.loc = loc.expand(batch_shape + loc.shape[-1:])
-        self.scale = scale.expand(batch_shape + scale.shape[-1:])
-        super().__init__(torch.Size(batch_shape), loc.shape[-1:], validate_args=validate_args)
+        self.loc = loc.expand(batch_shape + loc.shape[-event_dim:])
+        self.scale = scale.expand(batch_shape + scale.shape[-event_dim:])
+        super().__init__(torch.Size(batch_shape), loc.shape[-event_dim:], validate_args=validate_args)
+
+    @classmethod
+    def conditional(
+        cls, df: float, loc: Tensor, scale: Tensor | float, given: Sequence[Tensor], *, event_dim: int = 1
+    ) -> "DiagonalStudentT":
+        """The law of some coordinates of a joint t given the others; see ``formulas.student_t.conditional``.
+
+        Args:
+            df: Degrees of freedom of the joint.
+            loc: Locations, shape (..., *event).
+            scale: Scales where the others are at their locations and df is infinite, as above without ``event``.
+            given: The other coordinates less their locations, over their scales, each (..., k).
+            event_dim: Number of axes of an event.
+        """
+        df, factor = formulas.conditional(df, given)
+        return cls(df, loc, scale * factor[(...,) + (None,) * event_dim], event_dim=event_dim)
+
+    @constraints.dependent_property
+    def support(self) -> Any:
+        """Real arrays of the event shape."""
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def mean(self) -> Tensor:
         """Mean, nan where df is 1 or less."""
-        return formulas.mean(self.df, self.loc)
+        return formulas.mean(self.df, self.loc, len(self.event_shape))
 
     @property
     def variance(self) -> Tensor:
         """Variance of each coordinate, infinite where df is 2 or less."""
-        return formulas.variance(self.df, self.scale).expand(self.loc.shape)
+        return formulas.variance(self.df, self.scale, len(self.event_shape)).expand(self.loc.shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiagonalStudentT":
         """The same law on a larger batch, sharing memory."""
+        event = (-1,) * len(self.event_shape)
         return DiagonalStudentT(
             self.df.expand(batch_shape),
-            self.loc.expand((*batch_shape, -1)),
-            self.scale.expand((*batch_shape, -1)),
+            self.loc.expand((*batch_shape, *event)),
+            self.scale.expand((*batch_shape, *event)),
+            event_dim=len(self.event_shape),
             validate_args=self._validate_args,
         )
 
@@ -74,24 +101,27 @@ class DiagonalStudentT(TorchDistribution):
         """Log density in nats of each event."""
         if self._validate_args:
             self._validate_sample(value)
-        return formulas.log_density(value, self.df, self.loc, self.scale, log_gamma=torch.lgamma)
+        value, loc, scale = (v.flatten(-len(self.event_shape)) for v in (value, self.loc, self.scale))
+        return formulas.log_density(value, self.df, loc, scale, log_gamma=torch.lgamma)
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats of each event."""
-        return formulas.entropy(self.df, self.loc, self.scale, log_gamma=torch.lgamma, digamma=torch.digamma)
+        loc, scale = (v.flatten(-len(self.event_shape)) for v in (self.loc, self.scale))
+        return formulas.entropy(self.df, loc, scale, log_gamma=torch.lgamma, digamma=torch.digamma)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws with gradients by all parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
         normal = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         chi2 = Chi2(self.df, validate_args=False).rsample(torch.Size(sample_shape))
-        return self.loc + self.scale * normal * torch.rsqrt(chi2 / self.df)[..., None]
+        factor = torch.rsqrt(chi2 / self.df)
+        return self.loc + self.scale * normal * factor[(...,) + (None,) * len(self.event_shape)]
 
 
 @register_kl(DiagonalStudentT, Independent)  # type: ignore[untyped-decorator]
 def _kl_from_gaussian(q: DiagonalStudentT, p: Any) -> Tensor:
     normal = p.base_dist
-    if not isinstance(normal, Normal) or p.reinterpreted_batch_ndims != 1:
+    if not isinstance(normal, Normal) or not p.reinterpreted_batch_ndims == len(q.event_shape) == 1:
         raise NotImplementedError
     return formulas.gaussian_kl(
         q.df, q.loc, q.scale, normal.loc, normal.scale, log_gamma=torch.lgamma, digamma=torch.digamma

@@ -18,7 +18,7 @@ Source:
     Kim et al., ICLR 2024, arXiv:2312.01133, for the gamma-power divergence at the order -2 / (df + d).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import log, pi
 from typing import Any, NamedTuple
 
@@ -28,9 +28,9 @@ from array_api_compat import array_namespace, is_torch_array
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.stirling import STIRLING, STIRLING_FROM, stirling_correction
 
-__all__ = ["Estimate", "batch_shape", "entropy", "gaussian_kl", "log_density"]
-__all__ += ["kl", "log_normaliser", "log_power_divergence", "mean", "power_cross_entropy", "power_divergence"]
-__all__ += ["power_entropy", "power_gamma", "variance"]
+__all__ = ["Estimate", "batch_shape", "conditional", "entropy", "gaussian_kl", "kl", "log_density", "log_det"]
+__all__ += ["log_normaliser", "log_power_divergence", "mean", "power_cross_entropy", "power_divergence"]
+__all__ += ["power_entropy", "power_gamma", "radial_log_density", "variance"]
 
 Function = Callable[[Any], Any]
 
@@ -52,25 +52,46 @@ class Estimate(NamedTuple):
     error: Any
 
 
-def batch_shape(df: Any, loc: Any, scale: Any) -> tuple[int, ...]:
-    """Common batch shape of the parameters.
+def batch_shape(df: Any, loc: Any, scale: Any, event_dim: int = 1) -> tuple[int, ...]:
+    """Common batch shape of the parameters, whose last ``event_dim`` axes, not those of df, are an event's.
 
     Raises:
         InputError: The shapes do not belong together.
     """
     shapes = [tuple(values.shape) for values in (df, loc, scale)]
-    if not shapes[1] or shapes[2][-1:] not in ((1,), shapes[1][-1:]):
+    event, own = shapes[1][-event_dim:], shapes[2][-event_dim:]
+    if len(event) < event_dim or own not in ((1,) * event_dim, event):
         raise InputError(
-            "loc must have shape (..., d) and scale (..., d) or (..., 1), but their shapes are "
-            f"{shapes[1]} and {shapes[2]}; give one scale a coordinate, or one for all in a last axis of length 1"
+            f"loc and scale must have the same {event_dim} last axes, those of an event, or scale axes of length "
+            f"1, but their shapes are {shapes[1]} and {shapes[2]}; give one scale a coordinate, or one for all"
         )
     try:
-        return np.broadcast_shapes(shapes[0], shapes[1][:-1], shapes[2][:-1])
+        return np.broadcast_shapes(shapes[0], shapes[1][:-event_dim], shapes[2][:-event_dim])
     except ValueError:
         raise InputError(
-            f"df, loc and scale must broadcast on the axes before the last of loc and scale, but their shapes are "
-            f"{shapes[0]}, {shapes[1]} and {shapes[2]}; df has no axis for the coordinates"
+            f"df, loc and scale must broadcast on the axes before the event's of loc and scale, but their shapes "
+            f"are {shapes[0]}, {shapes[1]} and {shapes[2]}; df has no axis for the coordinates"
         ) from None
+
+
+def conditional(df: float, given: Sequence[Any]) -> tuple[float, Any]:
+    r"""Degrees of freedom and scale of some coordinates of a joint t, the other k of them given.
+
+    They are :math:`\nu + k` and, over the scale of the joint, :math:`\sqrt{(\nu + r^2) / (\nu + k)}`, with r the
+    distance of the others from their locations in units of their scales; locations of the joint may depend on what
+    was drawn before.
+
+    Args:
+        df: Degrees of freedom nu of the joint.
+        given: The other coordinates less their locations, over their scales, each (..., k).
+
+    Returns:
+        The degrees of freedom, and the factor of the scale, (...).
+    """
+    xp = array_namespace(given[0])
+    total = df + sum(offset.shape[-1] for offset in given)
+    squared = sum(xp.sum(offset * offset, axis=-1) for offset in given)
+    return total, xp.sqrt((df + squared) / total)
 
 
 def log_normaliser(df: Any, dim: int, *, log_gamma: Function) -> Any:
@@ -102,21 +123,35 @@ def log_density(x: Any, df: Any, loc: Any, scale: Any, *, log_gamma: Function) -
     xp = array_namespace(loc)
     df, dim = _array(df, loc), loc.shape[-1]
     y = (x - loc) / scale
-    squared = xp.sum(y * y, axis=-1)
+    return radial_log_density(xp.sum(y * y, axis=-1), df, dim, log_gamma=log_gamma) - log_det(scale, dim)
+
+
+def radial_log_density(squared: Any, df: Any, dim: int, *, log_gamma: Function) -> Any:
+    """Log density at unit scale of a point at a distance from the location.
+
+    Args:
+        squared: Squared distances, (...).
+        df: Degrees of freedom, an array that broadcasts to it.
+        dim: Number of coordinates d.
+        log_gamma: Log-gamma function of the backend.
+
+    Returns:
+        Log densities in nats, (...); those at other scales are less by ``log_det``.
+    """
     power = 0.5 * squared * (1.0 + dim / df) * _log1p_ratio(squared / df)
-    return log_normaliser(df, dim, log_gamma=log_gamma) - _log_det(scale, dim) - power
+    return log_normaliser(df, dim, log_gamma=log_gamma) - power
 
 
-def mean(df: Any, loc: Any) -> Any:
-    """Mean, (..., d); nan where df is 1 or less."""
+def mean(df: Any, loc: Any, event_dim: int = 1) -> Any:
+    """Mean, (..., *event) of ``event_dim`` axes; nan where df is 1 or less."""
     xp = array_namespace(loc)
-    return xp.where(_array(df, loc)[..., None] > 1.0, loc, xp.full_like(loc, xp.nan))
+    return xp.where(_by_event(df, loc, event_dim) > 1.0, loc, xp.full_like(loc, xp.nan))
 
 
-def variance(df: Any, scale: Any) -> Any:
+def variance(df: Any, scale: Any, event_dim: int = 1) -> Any:
     """Variance of each coordinate, df / (df - 2) times the squared scale; infinite to df 2, nan to df 1."""
     xp = array_namespace(scale)
-    finite, df = _finite_variance(df, scale), _array(df, scale)[..., None]
+    finite, df = _finite_variance(df, scale, event_dim), _by_event(df, scale, event_dim)
     beyond = xp.where(df > 1.0, xp.full_like(df, xp.inf), xp.full_like(df, xp.nan))
     return xp.where(df > 2.0, finite, beyond)
 
@@ -125,7 +160,7 @@ def entropy(df: Any, loc: Any, scale: Any, *, log_gamma: Function, digamma: Func
     """Differential entropy, in nats, (...)."""
     df, dim = _array(df, loc), loc.shape[-1]
     height = log_normaliser(df, dim, log_gamma=log_gamma)
-    return _log_det(scale, dim) - height + _own_power(df, dim, digamma)
+    return log_det(scale, dim) - height + _own_power(df, dim, digamma)
 
 
 def gaussian_kl(
@@ -138,7 +173,7 @@ def gaussian_kl(
     xp = array_namespace(loc)
     dim, shift = loc.shape[-1], (loc - loc_p) / scale_p
     squares = xp.sum(_finite_variance(df, scale) / (scale_p * scale_p) + shift * shift, axis=-1)
-    crossed = 0.5 * (squares + dim * log(2.0 * pi)) + _log_det(scale_p, dim)
+    crossed = 0.5 * (squares + dim * log(2.0 * pi)) + log_det(scale_p, dim)
     value = crossed - entropy(df, loc, scale, log_gamma=log_gamma, digamma=digamma)
     return xp.where(_array(df, loc) > 2.0, value, xp.full_like(value, xp.inf))
 
@@ -174,7 +209,7 @@ def kl(
     log_g = _digamma_correction(0.5 * df_q, digamma) - 1.0 / df_q
     power = 0.5 * (1.0 + dim / df_p) * (excess * _log1p_ratio(excess / df_p) + df_p * (fine - log_g))
     height_q, height_p = (log_normaliser(df, dim, log_gamma=log_gamma) for df in (df_q, df_p))
-    ratio = _log_det(scale_p, dim) - _log_det(scale_q, dim)
+    ratio = log_det(scale_p, dim) - log_det(scale_q, dim)
     value = (height_q - height_p) + ratio + power - _own_power(df_q, dim, digamma)
     return Estimate(value, 0.5 * (df_p + dim) * xp.abs(fine - coarse))
 
@@ -217,10 +252,10 @@ def log_power_divergence(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p:
     return 0.5 * (df + loc_q.shape[-1]) * _log_power_gap(df, loc_q, scale_q, loc_p, scale_p)
 
 
-def _finite_variance(df: Any, scale: Any) -> Any:
+def _finite_variance(df: Any, scale: Any, event_dim: int = 1) -> Any:
     """Variance of each coordinate; some number with gradients where there is none."""
     xp = array_namespace(scale)
-    df = _array(df, scale)[..., None]
+    df = _by_event(df, scale, event_dim)
     return scale * scale * (df / xp.where(df > 2.0, df - 2.0, xp.ones_like(df)))
 
 
@@ -228,7 +263,7 @@ def _log_norm(df: Any, dim: int, scale: Any, log_gamma: Function) -> Any:
     """Log of the 1 + gamma norm of the density."""
     xp = array_namespace(df)
     grown = xp.log1p(dim / (df - 2.0))
-    inner = log_normaliser(df, dim, log_gamma=log_gamma) - grown - _log_det(scale, dim)
+    inner = log_normaliser(df, dim, log_gamma=log_gamma) - grown - log_det(scale, dim)
     return grown - 2.0 / (df + (dim - 2.0)) * inner
 
 
@@ -239,7 +274,7 @@ def _log_power_gap(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any) 
     dim = loc_q.shape[-1]
     total = df + (dim - 2.0)
     grown = xp.sum(variances - 1.0, axis=-1) + xp.sum(shifts, axis=-1) * (1.0 - 2.0 / df)
-    return xp.log1p(grown / total) - 2.0 / total * (_log_det(scale_q, dim) - _log_det(scale_p, dim))
+    return xp.log1p(grown / total) - 2.0 / total * (log_det(scale_q, dim) - log_det(scale_p, dim))
 
 
 def _relative(loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any) -> tuple[Any, Any]:
@@ -297,8 +332,8 @@ def _log1p_ratio(y: Any) -> Any:
     return xp.where(near, 1.0 - 0.5 * y, xp.log1p(safe) / safe)
 
 
-def _log_det(scale: Any, dim: int) -> Any:
-    """Log determinant of the scales, which may be one for all coordinates."""
+def log_det(scale: Any, dim: int) -> Any:
+    """Log determinant of the scales of d = ``dim`` coordinates, (...)."""
     xp = array_namespace(scale)
     return dim / scale.shape[-1] * xp.sum(xp.log(scale), axis=-1)
 
@@ -307,3 +342,9 @@ def _array(df: Any, like: Any) -> Any:
     """``df`` as an array; a number is given the shape and dtype of one coordinate."""
     xp = array_namespace(like)
     return xp.full_like(like[..., 0], df) if isinstance(df, int | float) else df
+
+
+def _by_event(df: Any, like: Any, event_dim: int) -> Any:
+    """``df`` with axes of length 1 for those of an event."""
+    df = _array(df, like[(...,) + (0,) * (event_dim - 1)])
+    return df[(...,) + (None,) * event_dim]

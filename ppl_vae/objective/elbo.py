@@ -6,7 +6,7 @@ from ppl_vae.objective.free_bits import FreeBits
 from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Site, Traces, aligned
 from ppl_vae.objective.split import check_split
-from ppl_vae.objective.terms import SITE_TERM, Terms
+from ppl_vae.objective.terms import SITE_TERM, Terms, weighted
 
 __all__ = ["ELBO", "distortion_and_loss", "rate", "rate_elements"]
 
@@ -49,7 +49,7 @@ class ELBO(Objective):
             value, method = rate(q, traces.model[name], traces, program)
             rates[name] = value
             how.append((name, method))
-            loss = loss + _weighted(self.free_bits.raised(name, value), q.beta)
+            loss = loss + weighted(self.free_bits.raised(name, value), q.beta)
         return Terms(loss=loss, distortion=distortion, rates=rates, how=tuple(how))
 
 
@@ -96,11 +96,7 @@ def distortion_and_loss(traces: Traces) -> tuple[Any, Any]:
     weight = -1.0 / traces.num_data
     values = [(site.total(site.log_prob(), weight), site.beta) for site in traces.observed]
     distortion, beta = values[0]
-    loss = _weighted(distortion, beta)
+    loss = weighted(distortion, beta)
     for value, beta in values[1:]:
-        distortion, loss = distortion + value, loss + _weighted(value, beta)
+        distortion, loss = distortion + value, loss + weighted(value, beta)
     return distortion, loss
-
-
-def _weighted(value: Any, beta: Any) -> Any:
-    return value if isinstance(beta, float) and beta == 1.0 else value * beta

@@ -7,7 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
+import scipy.special
+from jax.scipy.special import gammaln
 from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Normal
 from numpyro.distributions.kl import kl_divergence
@@ -63,6 +66,18 @@ class NumPyroProgram:
         self.data_plate, self.latents = data_plate, latents
         self._runs = count()
         self.mutable: dict[str, Any] = {}
+
+    # Programs are checked when they are traced, which costs the compiled steps nothing.
+    validates = True
+
+    @staticmethod
+    def log_gamma(value: Any) -> Any:
+        """Log-gamma function; of a number in float64, once, and not in the compiled program."""
+        return scipy.special.gammaln(value) if isinstance(value, np.ndarray | np.floating) else gammaln(value)
+
+    def constant(self, value: jax.Array) -> jax.Array:
+        """A value without its gradients."""
+        return jax.lax.stop_gradient(value)
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
@@ -124,6 +139,16 @@ class NumPyroProgram:
             }
 
         return frozenset(name for name, pair in depends(spreads, self.params).items() if any(pair))
+
+    def learned_scales(self, traces: Traces) -> frozenset[str]:
+        """Sites whose spread depends on params past the latents; see ``objective.Program.learned_scales``."""
+
+        def spreads(params: Mapping[str, Any]) -> dict[str, jax.Array]:
+            model = handlers.replay(handlers.seed(self.model, self.rng_key), traces.raw)
+            found = self._sites(self._trace(model, {**params, **self.mutable}))
+            return {name: jnp.asarray(s.spread) for name, s in found.items() if s.spread is not None}
+
+        return frozenset(name for name, learned in depends(spreads, self.params).items() if learned)
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, vectorised."""

@@ -28,6 +28,17 @@ class Program(Protocol):
     def kwargs(self) -> Mapping[str, Any]:
         """Keyword arguments of both programs."""
 
+    @property
+    def validates(self) -> bool:
+        """Whether what a loss needs of a run is to be checked."""
+
+    @property
+    def log_gamma(self) -> Callable[[Any], Any]:
+        """Log-gamma function of the backend."""
+
+    def constant(self, value: Any) -> Any:
+        """A value without its gradients."""
+
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; share the subsample indices of other traces."""
 
@@ -51,6 +62,9 @@ class Program(Protocol):
 
     def learned_spreads(self, traces: Traces) -> frozenset[str]:
         """Latent sites of a run whose spread depends on parameters in guide or model, or may do so."""
+
+    def learned_scales(self, traces: Traces) -> frozenset[str]:
+        """Sites of the model whose spread depends on parameters, the latent values apart."""
 
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""
@@ -117,6 +131,15 @@ class Objective(ABC):
             return self.read(program.run(), program)
         return program.average(lambda p: self.read(p.run(), p), self.num_particles)
 
+    def notes(self, traces: Traces, program: Program) -> list[str]:
+        """What the record of a fit with this loss is to say of it.
+
+        Args:
+            traces: A run with values.
+            program: The programs that were run.
+        """
+        return []
+
     @abstractmethod
     def read(self, traces: Traces, program: Program) -> Terms:
         """Terms of one run.
@@ -125,3 +148,26 @@ class Objective(ABC):
             traces: Sites of the guide and of the model on its values.
             program: Where the closed forms of the backend are looked up.
         """
+
+    def deviations(self, traces: Traces, program: Program) -> Mapping[str, Any]:
+        """What ``check`` is to see of a run, scalars by name, where the loss asks more of values than of shapes.
+
+        Compiled programs have no values where a loss reads them; an engine computes these once.
+
+        Args:
+            traces: A run.
+            program: The programs that were run.
+        """
+        return {}
+
+    def check(self, deviations: Mapping[str, float]) -> None:
+        """Refuse a run that the loss would be wrong for; a loss with deviations overrides it.
+
+        Args:
+            deviations: What ``deviations`` gave, as numbers.
+
+        Raises:
+            InputError: It would.
+        """
+        if deviations:
+            raise NotImplementedError(f"{type(self).__name__} has deviations, but does not check them")

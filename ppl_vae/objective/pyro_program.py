@@ -1,6 +1,6 @@
 """Pyro's side of the objective: runs programs, reads traces, and gives a loss to ``pyro.infer.SVI``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -51,6 +51,17 @@ class PyroProgram:
         self.args, self.kwargs = args, dict(kwargs or {})
         self.data_plate, self.latents = data_plate, latents
 
+    @property
+    def validates(self) -> bool:
+        """Whether Pyro's validation is on."""
+        return bool(is_validation_enabled())
+
+    log_gamma = staticmethod(torch.lgamma)
+
+    def constant(self, value: torch.Tensor) -> torch.Tensor:
+        """A value without its gradients."""
+        return value.detach()
+
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
         indices = {} if indices_of is None else _values(indices_of.raw, subsample_only=True)
@@ -90,6 +101,13 @@ class PyroProgram:
         """Latent sites of a run with gradients whose spread has one; see ``objective.Program.learned_spreads``."""
         pairs = {name: (q, traces.model[name]) for name, q in traces.guide.items()}
         return frozenset(name for name, pair in pairs.items() if any(map(_has_learned_spread, pair)))
+
+    def learned_scales(self, traces: Traces) -> frozenset[str]:
+        """Sites whose spread a parameter reaches past the latents; see ``objective.Program.learned_scales``."""
+        drawn = {site.value.grad_fn for site in traces.guide.values()}
+        return frozenset(
+            name for name, site in traces.model.items() if site.spread is not None and _leaves(site.spread, drawn)
+        )
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, one after the other."""
@@ -242,9 +260,9 @@ def never_trained(loss: torch.Tensor, parameters: Mapping[str, torch.Tensor]) ->
     return [name for name, parameter in parameters.items() if id(parameter) not in reached]
 
 
-def _leaves(loss: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Tensors whose gradients the graph of a loss leads to, by id."""
-    leaves, seen, open_nodes = {}, set(), [loss.grad_fn]
+def _leaves(value: Any, stops: Iterable[Any] = ()) -> dict[int, torch.Tensor]:
+    """Tensors whose gradients the graph of a value leads to other than through some nodes, by id."""
+    leaves, seen, open_nodes = {}, set(stops), [getattr(value, "grad_fn", None)]
     while open_nodes:
         node = open_nodes.pop()
         if node is None or node in seen:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SITE_TERM", "Terms"]
+__all__ = ["SITE_TERM", "Terms", "weighted"]
 
 # How the term of a site was computed that is no rate; see ``split``.
 SITE_TERM = "site term"
@@ -66,3 +66,13 @@ class Terms:
             extras=over(self.extras, [t.extras for t in others]),
             how=self.how,
         )
+
+
+def weighted(value: Any, beta: Any) -> Any:
+    """A term times the beta of its site, without an operation where that is 1.
+
+    Args:
+        value: A scalar.
+        beta: A number or a scalar.
+    """
+    return value if isinstance(beta, float) and beta == 1.0 else value * beta

@@ -14,14 +14,17 @@ Source:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 from ppl_vae.errors import InputError
+from ppl_vae.formulas.gamma_power import levels, log_power_base
 
-__all__ = ["T3VAEConstants", "t3vae_constants"]
+__all__ = ["T3VAEConstants", "alternative_scales", "t3vae_constants"]
 
 # nu cannot matter where one of nu and n is FAR times the other, and log kappa within NEAR of its limit.
 NEAR, FAR = 0.1, 10.0
@@ -57,7 +60,9 @@ class T3VAEConstants:
     notes: tuple[str, ...]
 
 
-def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float = 1.0) -> T3VAEConstants:
+def t3vae_constants(
+    *, df: float, data_dim: int, latent_dim: int, scale: float = 1.0, entropy: float = 0.0
+) -> T3VAEConstants:
     """Constants of the loss, and what nu can do in it.
 
     Args:
@@ -65,6 +70,7 @@ def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float =
         data_dim: Number n of coordinates of a datum.
         latent_dim: Number m of latents.
         scale: Scale sigma of the decoder.
+        entropy: Differential entropy of the data in nats, if the loss is to have it; 0 for the published one.
 
     Raises:
         InputError: An argument is out of range, or so extreme that a constant is no number of float64.
@@ -73,20 +79,15 @@ def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float =
         >>> round(t3vae_constants(df=9.0, data_dim=1, latent_dim=1, scale=0.1).kappa, 9)
         1.527116731
     """
-    nu, sigma = _check_df(df), _check_scale(scale)
+    nu, sigma, offset = _check_df(df), _check_scale(scale), _check_entropy(entropy)
     n, m = _check_size(data_dim, "data_dim (n)"), _check_size(latent_dim, "latent_dim (m)")
-    log_b = _log_b(nu, n, sigma)
-    log_s = 2.0 * log_b / (nu + n - 2.0)
+    log_b = _log_b(nu, n, sigma, offset)
     log_kappa = _log_kappa(log_b, nu, n)
-    joint = _log_height(nu, n + m) - n * math.log(sigma) - math.log1p((n + m) / (nu - 2.0))
+    log_s = 2.0 * log_b / (nu + n - 2.0)
+    joint = _log_b(nu, n + m, 1.0, offset) - n * math.log(sigma)
     log_alpha = 2.0 * joint / (nu + n + m - 2.0) - math.log1p((n + m) / nu)
     log_w = math.log(nu) + math.log1p(m / (nu + n - 2.0)) + 2.0 * log_b / (nu + n + m - 2.0)
-    largest = max((log_s, log_alpha, log_w), key=abs)
-    if abs(largest) > LARGEST_LOG:
-        raise InputError(
-            f"df (nu) and scale (sigma) must leave the constants within float64, but at {nu:g} and {sigma:g} the "
-            f"log of one is {largest:.3g}; use a moderate df, or rescale the data and the scale with them"
-        )
+    _check_largest((log_s, log_alpha, log_w), nu, sigma)
     kappa = math.exp(log_kappa)
     return T3VAEConstants(
         gamma=-2.0 / (nu + n + m),
@@ -98,18 +99,53 @@ def t3vae_constants(*, df: float, data_dim: int, latent_dim: int, scale: float =
         log_b=log_b,
         beta_equivalent=kappa,
         one_minus_kappa=-math.expm1(log_kappa),
-        notes=_notes(nu, n, m, sigma, log_kappa),
+        notes=_notes(nu, n, m, sigma, offset),
     )
 
 
-def _notes(nu: float, n: int, m: int, sigma: float, log_kappa: float) -> tuple[str, ...]:
-    kappa, log_limit = math.exp(log_kappa), -math.log(2.0 * math.pi * math.e) - 2.0 * math.log(sigma)
-    doubled = _log_kappa(_log_b(2.0 * nu, n, sigma), 2.0 * nu, n)
+def alternative_scales(
+    *, df: float, data_dim: int, latent_dims: Sequence[int], scale: float = 1.0, entropy: float = 0.0
+) -> list[float]:
+    """Scales of the alternative priors: t of the guide's degrees of freedom, where the regularisers are least.
+
+    Args:
+        df: Degrees of freedom nu of the prior, above 2.
+        data_dim: Number n of coordinates of a datum.
+        latent_dims: Sizes of one or two levels, the first drawn first.
+        scale: Scale sigma of the decoder.
+        entropy: As in ``t3vae_constants``.
+
+    Returns:
+        A scale for each level; its degrees of freedom are nu + n, and the sizes of the levels above.
+
+    Raises:
+        InputError: As ``t3vae_constants``, or there are more than two levels.
+
+    Example:
+        >>> round(alternative_scales(df=9.0, data_dim=1, latent_dims=[1], scale=0.1)[0], 9)
+        1.105302395
+    """
+    nu, sigma, offset = _check_df(df), _check_scale(scale), _check_entropy(entropy)
+    n = _check_size(data_dim, "data_dim (n)")
+    sizes = [_check_size(size, "latent_dims") for size in latent_dims]
+    if len(sizes) not in (1, 2):
+        raise InputError(f"latent_dims must be one or two sizes, but it is {sizes}; no more levels are known")
+    found = levels(np.asarray(nu), n, sizes, n * math.log(sigma), offset, log_gamma=_log_gamma())
+    given = (n, n + sizes[0])
+    logs = [float(level.log_s) for level in found]
+    _check_largest(logs, nu, sigma)
+    return [math.exp(0.5 * (log_s - math.log1p(k / nu))) for log_s, k in zip(logs, given, strict=False)]
+
+
+def _notes(nu: float, n: int, m: int, sigma: float, entropy: float) -> tuple[str, ...]:
+    log_limit = 2.0 * entropy / n - math.log(2.0 * math.pi * math.e) - 2.0 * math.log(sigma)
+    log_kappa, doubled = (_log_kappa(_log_b(df, n, sigma, entropy), df, n) for df in (nu, 2.0 * nu))
+    kappa, limit = math.exp(log_kappa), "exp(2 H / n) / (2 pi e sigma^2)" if entropy else "1 / (2 pi e sigma^2)"
     if n >= FAR * nu and max(abs(log_kappa - log_limit), abs(doubled - log_limit)) < NEAR:
         return (
             f"nu cannot matter at this size: with n = {n} far above nu = {nu:g} the loss is nearly that of a "
             f"beta-VAE with beta {kappa:.4g}, which twice the nu would make {math.exp(doubled):.4g} (for large n "
-            f"the limit is 1 / (2 pi e sigma^2) = {math.exp(log_limit):.4g}), and the encoder's noise is nearly "
+            f"the limit is {limit} = {math.exp(log_limit):.4g}), and the encoder's noise is nearly "
             "Gaussian; set beta instead, or choose nu of the order of n",
         )
     if nu >= FAR * (n + m) and abs(log_kappa) < NEAR:
@@ -120,20 +156,28 @@ def _notes(nu: float, n: int, m: int, sigma: float, log_kappa: float) -> tuple[s
     return ()
 
 
-def _log_b(nu: float, n: int, sigma: float) -> float:
-    return _log_height(nu, n) - n * math.log(sigma) - math.log1p(n / (nu - 2.0))
+def _log_b(nu: float, n: int, sigma: float, entropy: float) -> float:
+    base = log_power_base(np.asarray(nu, np.float64), n, n * math.log(sigma), log_gamma=_log_gamma())
+    return float(base) + entropy
 
 
 def _log_kappa(log_b: float, nu: float, n: int) -> float:
     return 2.0 * log_b / (nu + n - 2.0) - math.log1p((n - 2.0) / nu)
 
 
-def _log_height(nu: float, dim: int) -> float:
+def _log_gamma() -> Any:
     from scipy.special import gammaln
 
-    from ppl_vae.formulas.student_t import log_normaliser
+    return gammaln
 
-    return float(log_normaliser(np.asarray(nu, np.float64), dim, log_gamma=gammaln))
+
+def _check_largest(logs: Sequence[float], nu: float, sigma: float) -> None:
+    largest = max(logs, key=abs)
+    if abs(largest) > LARGEST_LOG:
+        raise InputError(
+            f"df (nu) and scale (sigma) must leave the constants within float64, but at {nu:g} and {sigma:g} the "
+            f"log of one is {largest:.3g}; use a moderate df, or rescale the data and the scale with them"
+        )
 
 
 def _check_df(df: float) -> float:
@@ -151,6 +195,12 @@ def _check_scale(scale: float) -> float:
             f"scale (sigma) must be positive and finite, but it is {scale}; use the decoder's standard deviation"
         )
     return float(scale)
+
+
+def _check_entropy(entropy: float) -> float:
+    if not math.isfinite(entropy):
+        raise InputError(f"entropy must be a number of nats, but it is {entropy}; 0 is the published loss")
+    return float(entropy)
 
 
 def _check_size(size: int, what: str) -> int:

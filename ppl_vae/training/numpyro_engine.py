@@ -124,6 +124,8 @@ class NumPyroEngine:
         self.split = find_split(traces, self._program(some, state.rng_key, constrained, betas=probe))
         traces.check_data_plate(loss.data_plate)
         traces.check_betas(probe)
+        self._check_values(loss, some)
+        self.notes += loss.objective.notes(traces, self._program(some, state.rng_key, constrained, betas=probe))
         self.notes += self._untrained(traces, partial(self._terms, loss, state.rng_key, batch=some, betas=betas))
         # The terms of each step ride beside the programs' own mutable sites.
         blank = np.zeros(len(self.term_names), terms.loss.dtype)
@@ -302,6 +304,17 @@ class NumPyroEngine:
     def _mutable(self) -> dict[str, Any]:
         state = self.svi_state.mutable_state or {}
         return {name: value for name, value in state.items() if name != TERMS}
+
+    def _check_values(self, loss: NumPyroLoss, batch: Batch) -> None:
+        """Let a loss check what only a run with values shows."""
+
+        def deviations(key: Array, params: Any) -> Mapping[str, Array]:
+            program = self._program(batch, key, params, data_plate=loss.data_plate)
+            return loss.objective.deviations(program.run(), program)
+
+        arguments = (self.svi_state.rng_key, self._params())
+        if jax.eval_shape(deviations, *arguments):
+            loss.objective.check({name: float(v) for name, v in jax.jit(deviations)(*arguments).items()})
 
     def _trial(self, batch: Batch, **options: Any) -> Traces:
         """Names and shapes of a run by abstract evaluation; what diagnostics need is checked with it."""

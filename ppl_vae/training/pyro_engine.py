@@ -114,6 +114,7 @@ class PyroEngine:
             traces.check_data_plate(loss.data_plate)
             traces.check_betas(probe)
             terms = loss.terms(self.program.model, self.program.guide, *batch, betas=betas)
+            self.notes += loss.objective.notes(traces, run)
             self.notes += never_trained_notes(never_trained(terms.loss, self.parameters_by_name))
             self.loss_step(self.tensors, batch, betas)
 

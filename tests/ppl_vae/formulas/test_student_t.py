@@ -345,8 +345,8 @@ def test_a_batch_of_df_gives_a_batch_of_values():
 @pytest.mark.parametrize(
     ("shapes", "match"),
     [
-        (((), (), (1,)), r"loc must have shape \(\.\.\., d\) .* their shapes are \(\) and \(1,\)"),
-        (((), (4, 3), (4,)), r"scale \(\.\.\., d\) or \(\.\.\., 1\), .* \(4, 3\) and \(4,\); give one scale"),
+        (((), (), (1,)), r"loc and scale must have the same 1 last axes.* their shapes are \(\) and \(1,\)"),
+        (((), (4, 3), (4,)), r"or scale axes of length 1, .* \(4, 3\) and \(4,\); give one scale"),
         (((3,), (4, 3), (3,)), r"df, loc and scale must broadcast .* \(3,\), \(4, 3\) and \(3,\); df has no axis"),
     ],
 )

@@ -1,0 +1,124 @@
+"""The gamma-power loss of the t3VAE: squared error plus regularisers, in nats, for programs of Student t sites."""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from ppl_vae.errors import InputError
+from ppl_vae.formulas import gamma_power, student_t
+from ppl_vae.objective.joint_t import (
+    Conditional,
+    JointT,
+    check_scales,
+    flat,
+    read_joint_t,
+    scale_deviations,
+    scales,
+)
+from ppl_vae.objective.objective import Objective, Program
+from ppl_vae.objective.sites import Site, Traces
+from ppl_vae.objective.terms import Terms, weighted
+
+__all__ = ["GammaPower"]
+
+
+class GammaPower(Objective):
+    r"""Half the squared error over sigma^2, plus a regulariser of each latent site times its beta, per datum.
+
+    .. math:: L = E \frac{|x - \hat x|^2}{2 \sigma^2} + \sum_l \beta_l R_l
+
+    At betas of 1 it is a gamma-power divergence of the guide's joint from the model's, times a constant, but for a
+    constant and for an average over data in place of an integral over their density; see ``formulas.gamma_power``.
+    It does not see the scale that the decoder's t has at each z, and it grows with the square of an outlier. Its
+    regularisers are exact, its error is sampled; the reported distortion, rates and ELBO are those of the
+    programs' own densities, sampled.
+
+    Args:
+        entropy: Differential entropy of the data in nats, which makes the loss independent of the units of x; 0 is
+            the published loss.
+        num_particles: Independent runs that a step averages over, at least 1.
+
+    Raises:
+        InputError: An argument breaks its rule.
+
+    Source:
+        Kim et al., ICLR 2024, arXiv:2312.01133, in one and two levels; the factor of the entropy is derived here.
+    """
+
+    def __init__(self, *, entropy: float = 0.0, num_particles: int = 1) -> None:
+        super().__init__(num_particles=num_particles)
+        if not isfinite(entropy):
+            raise InputError(f"entropy must be a number of nats, but it is {entropy}; 0 is the published loss")
+        self.entropy = entropy
+
+    def read(self, traces: Traces, program: Program) -> Terms:
+        """Terms of one run; see ``Objective.read``."""
+        run = read_joint_t(traces, program)
+        levels = self._levels(run, program)
+        weight = 1.0 / traces.num_data
+        error = run.x.site.total(0.5 * run.x.squared, weight)
+        loss, gamma_loss, rates, extras, how = weighted(error, run.x.site.beta), error, {}, {}, []
+        for (name, part), level in zip(run.latents.items(), levels, strict=True):
+            q = run.guide[name]
+            value = q.total(_regulariser(run, part, q, level), weight)
+            loss = loss + weighted(value, q.beta)
+            gamma_loss = gamma_loss + value - 0.5 * level.constant
+            rates[name] = q.total(_log_guide(run, part, q, program) - part.log_prob(run.df, program), weight)
+            extras[f"regulariser/{name}"] = value
+            how += [(name, "sampled"), (f"regulariser/{name}", "analytic")]
+        distortion = run.x.site.total(-run.x.log_prob(run.df, program), weight)
+        extras |= {"squared_error": error, "gamma_loss": gamma_loss}
+        return Terms(loss=loss, distortion=distortion, rates=rates, extras=extras, how=tuple(how))
+
+    def notes(self, traces: Traces, program: Program) -> list[str]:
+        """Which form of the loss a run was fitted with."""
+        if self.entropy:
+            return [f"gamma-power loss with the entropy of the data, {self.entropy:g} nats"]
+        return ["gamma-power loss as published: no entropy of the data, so that it depends on their units"]
+
+    def deviations(self, traces: Traces, program: Program) -> dict[str, Any]:
+        """How far scales are off; see ``joint_t.scale_deviations``."""
+        return scale_deviations(read_joint_t(traces, program))
+
+    def check(self, deviations: Mapping[str, float]) -> None:
+        """Refuse scales that are off."""
+        check_scales(deviations)
+
+    def _levels(self, run: JointT, program: Program) -> list[gamma_power.Level]:
+        dims = [part.dim for part in run.latents.values()]
+        if len(dims) > 2:
+            raise InputError(
+                f"model must have one or two latent sites for the gamma-power loss, but it has "
+                f"{list(run.latents)}; no closed form is known for more: use gamma_power_mc"
+            )
+        log_gamma = program.log_gamma
+        return gamma_power.levels(run.df, run.x.dim, dims, run.x.log_det, self.entropy, log_gamma=log_gamma)
+
+
+def _regulariser(run: JointT, part: Conditional, q: Site, level: gamma_power.Level) -> Any:
+    """Regulariser of a latent site, (n,)."""
+    shift = flat(q, q.fn.loc) - flat(part.site, part.site.fn.loc)
+    xp = array_namespace(shift)
+    squared = xp.sum(shift * shift, axis=-1)
+    # Sigma over the squared scale of the guide's t.
+    ratio = 1.0 + (run.x.dim + part.above) / run.df
+    log_scales = xp.log(scales(q))
+    if hasattr(q.fn, "scale_tril"):
+        trace = ratio * xp.sum(q.fn.scale_tril**2, axis=(-2, -1))
+        log_det = 2.0 * xp.sum(log_scales, axis=-1) + part.dim * xp.log(ratio)
+        return gamma_power.dense_regulariser(squared, trace, log_det, part.dim, level)
+    log_variances = 2.0 * log_scales + xp.log(ratio)
+    return gamma_power.regulariser(squared, xp.broadcast_to(log_variances, shift.shape), level)
+
+
+def _log_guide(run: JointT, part: Conditional, q: Site, program: Program) -> Any:
+    """Log density of the guide's draw without gradients, (n,)."""
+    if hasattr(q.fn, "scale_tril"):
+        return program.constant(q.log_prob())
+    value, loc, scale = (program.constant(v) for v in (flat(q, q.value), flat(q, q.fn.loc), scales(q)))
+    noise = (value - loc) / scale
+    squared, df = array_namespace(noise).sum(noise * noise, axis=-1), run.df + (run.x.dim + part.above)
+    radial = student_t.radial_log_density(squared, df, part.dim, log_gamma=program.log_gamma)
+    return radial - student_t.log_det(scale, part.dim)

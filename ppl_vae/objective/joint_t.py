@@ -1,0 +1,248 @@
+r"""Reads a run whose sites are all Student t as one joint t of data and latents, and a t guide.
+
+With nu degrees of freedom at the first latent, every further site of the model has nu + k of them, k the number of
+coordinates drawn before it, and its scale is :math:`\sqrt{(\nu + r^2) / (\nu + k)}` times that of the joint, with
+r their distance from their locations. The guide's sites have nu + n + k, with n coordinates of a datum.
+
+Source:
+    Kim et al., ICLR 2024, arXiv:2312.01133.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+
+from ppl_vae.errors import InputError
+from ppl_vae.formulas import student_t
+from ppl_vae.objective.objective import Program
+from ppl_vae.objective.sites import Site, Traces, as_number
+
+__all__ = ["Conditional", "JointT", "check_scales", "flat", "read_joint_t", "scale_deviations", "scales"]
+
+# The second, of full covariance, for the guide alone.
+FAMILIES = ("DiagonalStudentT", "MultivariateStudentT")
+# Of float32, through a square root and its square.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """A site of the model in the units of the joint t.
+
+    Attributes:
+        site: The site.
+        dim: Number of its coordinates d.
+        above: Number k of coordinates drawn before it.
+        factor: Its scale over that of the joint, (n,).
+        squared: Squared distance of its value from its location, in units of the joint's scale, (n,).
+        log_det: Sum of the log scales of the joint over its coordinates, ().
+    """
+
+    site: Site
+    dim: int
+    above: int
+    factor: Any
+    squared: Any
+    log_det: Any
+
+    def log_prob(self, df: Any, program: Program) -> Any:
+        """Log density without gradients, (n,), in nats; ``df`` is that of the joint."""
+        factor, squared = program.constant(self.factor), program.constant(self.squared)
+        radial = student_t.radial_log_density(
+            squared / factor**2, df + self.above, self.dim, log_gamma=program.log_gamma
+        )
+        return radial - self.dim * array_namespace(factor).log(factor) - program.constant(self.log_det)
+
+
+@dataclass(frozen=True)
+class JointT:
+    """A run of t sites.
+
+    Attributes:
+        df: Degrees of freedom nu of the joint, ().
+        latents: Latent sites of the model by name, the first drawn first.
+        guide: The same sites of the guide.
+        x: The observed site.
+    """
+
+    df: Any
+    latents: Mapping[str, Conditional]
+    guide: Mapping[str, Site]
+    x: Conditional
+
+
+def read_joint_t(traces: Traces, program: Program) -> JointT:
+    """Read a run.
+
+    Args:
+        traces: The run.
+        program: The programs that were run.
+
+    Raises:
+        InputError: A site is no multivariate t, the guide draws in another order, or, as far as they have values,
+            degrees of freedom or scales are not those of a joint t.
+    """
+    x = _data(traces)
+    names = traces.latents
+    sites = [traces.model[name] for name in names]
+    for site in (*sites, x):
+        _check_family(site, "model", FAMILIES[:1])
+    for site in traces.guide.values():
+        _check_family(site, "guide", FAMILIES)
+    if list(traces.guide) != names:
+        raise InputError(
+            f"guide must draw the latent sites in the model's order, {names}, but draws {list(traces.guide)}; "
+            "a t given what is drawn after it has other degrees of freedom"
+        )
+    first = sites[0].fn.df
+    df = _as_double(first.reshape(-1)[0] if first.ndim else first)
+    parts: list[Conditional] = []
+    for site in [*sites, x]:
+        parts.append(_conditional(site, df, parts, program))
+    run = JointT(df, dict(zip(names, parts[:-1], strict=True)), traces.guide, parts[-1])
+    if program.validates:
+        _check(run, traces, program)
+    return run
+
+
+def flat(site: Site, values: Any) -> Any:
+    """Values of a site with one axis for the event, (n, d).
+
+    Args:
+        site: The site.
+        values: Array (n, *event).
+    """
+    return values.reshape(*values.shape[: values.ndim - len(site.fn.event_shape)], -1)
+
+
+def scales(site: Site) -> Any:
+    """Scales of a site, (n, d) or (n, 1), or of a dense family the diagonal of their matrix.
+
+    Args:
+        site: The site.
+    """
+    if hasattr(site.fn, "scale_tril"):
+        xp = array_namespace(site.fn.scale_tril)
+        return xp.linalg.diagonal(site.fn.scale_tril)
+    return flat(site, site.fn.scale)
+
+
+def _conditional(site: Site, df: Any, before: list[Conditional], program: Program) -> Conditional:
+    xp = array_namespace(site.value)
+    value, loc, scale = flat(site, site.value), flat(site, site.fn.loc), scales(site)
+    above, dim = sum(part.dim for part in before), loc.shape[-1]
+    factor = xp.ones_like(loc[..., 0])
+    if before:
+        factor = xp.sqrt((df + sum(part.squared for part in before)) / (df + above))
+    # The joint's scale is the same for all data; that of one of them is free of rounding's gradients.
+    own = program.constant(scale / factor[..., None])
+    own = own.reshape(-1, own.shape[-1])[0]
+    offset = (value - loc) / own
+    return Conditional(site, dim, above, factor, xp.sum(offset * offset, axis=-1), student_t.log_det(own, dim))
+
+
+def _data(traces: Traces) -> Site:
+    """The observed t site; what else is observed is a condition."""
+    found = [site for site in traces.observed if site.family != "Delta"]
+    if len(found) != 1:
+        raise InputError(
+            f"model must observe one Student t site beside conditions (Delta sites), but it observes "
+            f"{[site.name for site in found]}; join the data in one event"
+        )
+    return found[0]
+
+
+def _check_family(site: Site, side: str, families: Sequence[str]) -> None:
+    if site.family in families and not site.event_dim:
+        return
+    if site.family == "StudentT":
+        raise InputError(
+            f"site {site.name!r} of the {side} must be a multivariate Student t, but it is a product of "
+            "univariate ones, another law, whose joint no gamma-power formula fits; use "
+            "DiagonalStudentT of ppl_vae.distributions, with one chi-square for the event"
+        )
+    raise InputError(
+        f"site {site.name!r} of the {side} must be a multivariate Student t over its whole event, but it is "
+        f"{site.family}{' with further event axes' if site.family in FAMILIES else ''}; use DiagonalStudentT of "
+        "ppl_vae.distributions, or for other families the loss elbo or gamma_power_mc"
+    )
+
+
+def scale_deviations(run: JointT) -> dict[str, Any]:
+    """How far the scales of the model's sites are off those of a joint t, relatively and at most, by site.
+
+    Args:
+        run: The run.
+    """
+    found = {}
+    for part in [*run.latents.values(), run.x]:
+        own = scales(part.site) / part.factor[..., None]
+        reference = own.reshape(-1, own.shape[-1])[0] if part is run.x else 1.0
+        found[part.site.name] = abs(own / reference - 1.0).max()
+    return found
+
+
+def check_scales(deviations: Mapping[str, Any]) -> None:
+    """Refuse scales that are off.
+
+    Args:
+        deviations: What ``scale_deviations`` gives, as numbers or as arrays; those without values pass.
+
+    Raises:
+        InputError: One is off by more than rounding.
+    """
+    for name, deviation in deviations.items():
+        off = as_number(deviation)
+        if off is not None and not off <= ROUNDING:
+            raise InputError(
+                f"scale of site {name!r} must be sqrt((nu + r^2) / (nu + k)), with r the distance of the k "
+                "latents drawn before it from their locations (1 for the first latent), times one fixed sigma "
+                f"for all data at the observed site, but it is off by up to {off:.2g} of it: the sites must be "
+                "conditionals of one joint t; use DiagonalStudentT.conditional"
+            )
+
+
+def _check(run: JointT, traces: Traces, program: Program) -> None:
+    nu = as_number(run.df)
+    if nu is not None and not nu > 2.0:
+        raise InputError(
+            f"df (nu) of site {next(iter(run.latents))!r} must be above 2, but it is {nu:g}: the loss holds "
+            "second moments; use 2.5 or more"
+        )
+    given = 0
+    for name, part in run.latents.items():
+        _check_df(part.site, "model", run.df + part.above, f"nu + {part.above}" if part.above else "nu")
+        rule = f"nu + n + {given}" if given else "nu + n"
+        _check_df(run.guide[name], "guide", run.df + run.x.dim + given, rule)
+        given += part.dim
+    _check_df(run.x.site, "model", run.df + given, f"nu + {given}")
+    learned = program.learned_scales(traces)
+    if learned:
+        raise InputError(
+            f"scale (sigma) of site {sorted(learned)[0]!r} must be fixed, but parameters move it: the loss is a "
+            "divergence times a constant that holds sigma, so that its least over sigma means nothing; fix the "
+            "scale and compare several by their ELBO, or use the loss elbo or gamma_power_mc"
+        )
+    check_scales(scale_deviations(run))
+
+
+def _check_df(site: Site, side: str, wanted: Any, rule: str) -> None:
+    df = site.fn.df
+    low, high, target = as_number(df.min()), as_number(df.max()), as_number(wanted)
+    if low is None or high is None or target is None:
+        return
+    if max(abs(low - target), abs(high - target)) > 1e-5 * target:
+        raise InputError(
+            f"df of site {site.name!r} in the {side} must be {rule} = {target:g}, but it is "
+            f"{low:g}{'' if low == high else f' to {high:g}'}: the sites must be conditionals of one joint t, "
+            "whose nu is that of the first latent, and n the number of coordinates of a datum; correct it"
+        )
+
+
+def _as_double(value: Any) -> Any:
+    if is_torch_array(value) or is_numpy_array(value):
+        xp = array_namespace(value)
+        return xp.astype(value, xp.float64)
+    return value
