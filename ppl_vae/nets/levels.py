@@ -89,6 +89,18 @@ class Levels:
                 "they are"
             )
 
+    @classmethod
+    def of_vectors(cls, data_shape: tuple[int, ...], latent_dims: Sequence[int], **options: Any) -> "Levels":
+        """Vectors that the decoder sees all of, and from which it makes one number per observed one.
+
+        Args:
+            data_shape: Shape of one datum.
+            latent_dims: Size of each level, the bottom one first.
+            options: ``net``, ``hidden_dim``, ``num_hidden``, ``num_channels`` and ``activation``.
+        """
+        rest: dict[str, Any] = {"map_latent": False, "skips": True, "prior_scale": 1.0, "log_input": False}
+        return cls(data_shape, data_shape, latent_dims, **options, **rest)
+
     @property
     def sites(self) -> list[str]:
         """Names of the latent sites, the top first."""

@@ -80,7 +80,7 @@ class GammaPower(Objective):
 
     def deviations(self, traces: Traces, program: Program) -> dict[str, Any]:
         """How far scales are off; see ``joint_t.scale_deviations``."""
-        return scale_deviations(read_joint_t(traces, program))
+        return scale_deviations(read_joint_t(traces, program), traces, program)
 
     def check(self, deviations: Mapping[str, float]) -> None:
         """Refuse scales that are off."""

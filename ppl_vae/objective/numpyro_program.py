@@ -140,15 +140,17 @@ class NumPyroProgram:
 
         return frozenset(name for name, pair in depends(spreads, self.params).items() if any(pair))
 
-    def learned_scales(self, traces: Traces) -> frozenset[str]:
-        """Sites whose spread depends on params past the latents; see ``objective.Program.learned_scales``."""
+    def largest_gradient(self, traces: Traces, function: Callable[[Mapping[str, Site]], jax.Array]) -> Any:
+        """Largest derivative by a param past the latents; see ``objective.Program.largest_gradient``."""
 
-        def spreads(params: Mapping[str, Any]) -> dict[str, jax.Array]:
+        def value(params: Mapping[str, Any]) -> jax.Array:
             model = handlers.replay(handlers.seed(self.model, self.rng_key), traces.raw)
-            found = self._sites(self._trace(model, {**params, **self.mutable}))
-            return {name: jnp.asarray(s.spread) for name, s in found.items() if s.spread is not None}
+            return function(self._sites(self._trace(model, {**params, **self.mutable})))
 
-        return frozenset(name for name, learned in depends(spreads, self.params).items() if learned)
+        if not self.params or not depends(value, self.params):
+            return 0.0
+        leaves = jax.tree.leaves(jax.grad(value)(self.params))
+        return jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, vectorised."""

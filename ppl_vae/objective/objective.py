@@ -63,8 +63,11 @@ class Program(Protocol):
     def learned_spreads(self, traces: Traces) -> frozenset[str]:
         """Latent sites of a run whose spread depends on parameters in guide or model, or may do so."""
 
-    def learned_scales(self, traces: Traces) -> frozenset[str]:
-        """Sites of the model whose spread depends on parameters, the latent values apart."""
+    def largest_gradient(self, traces: Traces, function: Callable[[Mapping[str, Site]], Any]) -> Any:
+        """Largest derivative by a parameter, in absolute value, of a function of the model's sites.
+
+        The latent values are given; 0.0 where the function is seen to have no other parameters.
+        """
 
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""

@@ -102,12 +102,14 @@ class PyroProgram:
         pairs = {name: (q, traces.model[name]) for name, q in traces.guide.items()}
         return frozenset(name for name, pair in pairs.items() if any(map(_has_learned_spread, pair)))
 
-    def learned_scales(self, traces: Traces) -> frozenset[str]:
-        """Sites whose spread a parameter reaches past the latents; see ``objective.Program.learned_scales``."""
-        drawn = {site.value.grad_fn for site in traces.guide.values()}
-        return frozenset(
-            name for name, site in traces.model.items() if site.spread is not None and _leaves(site.spread, drawn)
-        )
+    def largest_gradient(self, traces: Traces, function: Callable[[Mapping[str, Site]], torch.Tensor]) -> Any:
+        """Largest derivative by a parameter past the latents; see ``objective.Program.largest_gradient``."""
+        value = function(traces.model)
+        leaves = list(_leaves(value, {site.value.grad_fn for site in traces.guide.values()}).values())
+        if not leaves:
+            return 0.0
+        found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return torch.stack([gradient.abs().max() for gradient in found]).max()
 
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, one after the other."""

@@ -129,7 +129,7 @@ def alternative_scales(
     n = _check_size(data_dim, "data_dim (n)")
     sizes = [_check_size(size, "latent_dims") for size in latent_dims]
     if len(sizes) not in (1, 2):
-        raise InputError(f"latent_dims must be one or two sizes, but it is {sizes}; no more levels are known")
+        raise InputError(f"latent_dims must be one or two sizes, but it is {sizes}; no form for more is known")
     found = levels(np.asarray(nu), n, sizes, n * math.log(sigma), offset, log_gamma=_log_gamma())
     given = (n, n + sizes[0])
     logs = [float(level.log_s) for level in found]
