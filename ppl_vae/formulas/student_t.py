@@ -29,7 +29,14 @@ from ppl_vae.errors import InputError
 from ppl_vae.formulas.stirling import STIRLING, STIRLING_FROM, stirling_correction
 
 __all__ = ["Estimate", "batch_shape", "conditional", "entropy", "gaussian_kl", "kl", "log_density", "log_det"]
-__all__ += ["log_normaliser", "log_power_divergence", "mean", "power_cross_entropy", "power_divergence"]
+__all__ += [
+    "log_normaliser",
+    "log_power_divergence",
+    "log_power_norm",
+    "mean",
+    "power_cross_entropy",
+    "power_divergence",
+]
 __all__ += ["power_entropy", "power_gamma", "radial_log_density", "variance"]
 
 Function = Callable[[Any], Any]
@@ -219,10 +226,27 @@ def power_gamma(df: Any, dim: int) -> Any:
     return -2.0 / (df + dim)
 
 
+def log_power_norm(df: Any, dim: int, log_scales: Any, *, log_gamma: Function) -> Any:
+    """Log of the 1 + gamma norm of the density at the order of ``power_gamma``.
+
+    Args:
+        df: Degrees of freedom, an array.
+        dim: Number of coordinates d.
+        log_scales: What ``log_det`` gives, (...).
+        log_gamma: Log-gamma function of the backend.
+    """
+    xp = array_namespace(df)
+    grown = xp.log1p(dim / (df - 2.0))
+    inner = log_normaliser(df, dim, log_gamma=log_gamma) - grown - log_scales
+    return grown - 2.0 / (df + (dim - 2.0)) * inner
+
+
 def power_entropy(df: Any, loc: Any, scale: Any, *, log_gamma: Function) -> Any:
     r"""Gamma-power entropy :math:`-\|q\|_{1 + \gamma}`, (...), at the order of ``power_gamma``."""
     xp = array_namespace(loc)
-    return -xp.exp(_log_norm(_array(df, loc), loc.shape[-1], scale, log_gamma))
+    return -xp.exp(
+        log_power_norm(_array(df, loc), loc.shape[-1], log_det(scale, loc.shape[-1]), log_gamma=log_gamma)
+    )
 
 
 def power_cross_entropy(
@@ -232,7 +256,7 @@ def power_cross_entropy(
     xp = array_namespace(loc_q)
     df, dim = _array(df, loc_q), loc_q.shape[-1]
     gap = _log_power_gap(df, loc_q, scale_q, loc_p, scale_p)
-    return -xp.exp(_log_norm(df, dim, scale_q, log_gamma) + gap)
+    return -xp.exp(log_power_norm(df, dim, log_det(scale_q, dim), log_gamma=log_gamma) + gap)
 
 
 def power_divergence(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any, *, log_gamma: Function) -> Any:
@@ -243,7 +267,8 @@ def power_divergence(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any
     xp = array_namespace(loc_q)
     df, dim = _array(df, loc_q), loc_q.shape[-1]
     gap = _log_power_gap(df, loc_q, scale_q, loc_p, scale_p)
-    return 0.5 * (df + dim) * xp.exp(_log_norm(df, dim, scale_q, log_gamma)) * xp.expm1(gap)
+    log_norm = log_power_norm(df, dim, log_det(scale_q, dim), log_gamma=log_gamma)
+    return 0.5 * (df + dim) * xp.exp(log_norm) * xp.expm1(gap)
 
 
 def log_power_divergence(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any) -> Any:
@@ -257,14 +282,6 @@ def _finite_variance(df: Any, scale: Any, event_dim: int = 1) -> Any:
     xp = array_namespace(scale)
     df = _by_event(df, scale, event_dim)
     return scale * scale * (df / xp.where(df > 2.0, df - 2.0, xp.ones_like(df)))
-
-
-def _log_norm(df: Any, dim: int, scale: Any, log_gamma: Function) -> Any:
-    """Log of the 1 + gamma norm of the density."""
-    xp = array_namespace(df)
-    grown = xp.log1p(dim / (df - 2.0))
-    inner = log_normaliser(df, dim, log_gamma=log_gamma) - grown - log_det(scale, dim)
-    return grown - 2.0 / (df + (dim - 2.0)) * inner
 
 
 def _log_power_gap(df: Any, loc_q: Any, scale_q: Any, loc_p: Any, scale_p: Any) -> Any:

@@ -64,7 +64,8 @@ class GammaPower(Objective):
             q = run.guide[name]
             value = q.total(_regulariser(run, part, q, level), weight)
             loss = loss + weighted(value, q.beta)
-            gamma_loss = gamma_loss + value - 0.5 * level.constant
+            counted = 1.0 if q.mask is None else q.total(1.0, weight)  # masked data have no constant
+            gamma_loss = gamma_loss + value - 0.5 * level.constant * counted
             rates[name] = q.total(_log_guide(run, part, q, program) - part.log_prob(run.df, program), weight)
             extras[f"regulariser/{name}"] = value
             how += [(name, "sampled"), (f"regulariser/{name}", "analytic")]

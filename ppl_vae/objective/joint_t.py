@@ -74,6 +74,11 @@ class JointT:
     guide: Mapping[str, Site]
     x: Conditional
 
+    @property
+    def dim(self) -> int:
+        """Number of coordinates of data and latents."""
+        return self.x.dim + sum(part.dim for part in self.latents.values())
+
 
 def read_joint_t(traces: Traces, program: Program) -> JointT:
     """Read a run.

@@ -152,21 +152,25 @@ class NumPyroProgram:
         leaves = jax.tree.leaves(jax.grad(value)(self.params))
         return jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
 
-    def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
-        """Mean of the terms over independent evaluations, vectorised."""
+    def map(self, evaluate: Callable[[Program], Any], num: int) -> Any:
+        """Independent evaluations, vectorised; see ``objective.Program.map``."""
 
-        def evaluate_with(key: jax.Array) -> Terms:
+        def evaluate_with(key: jax.Array) -> Any:
             program = self._with(key, self.args, self.kwargs)
-            terms = evaluate(program)
+            values = evaluate(program)
             if program.mutable:
                 raise InputError(
-                    f"num_particles must be 1 for a program with mutable sites, but it is {num_particles} "
+                    f"num_particles must be 1 for a program with mutable sites, but it is {num} "
                     f"and the program has {sorted(program.mutable)}; each particle would leave another state"
                 )
-            return terms
+            return values
 
-        keys = jax.random.split(self.fresh_key(), num_particles)
-        return jax.vmap(evaluate_with)(keys).combine(lambda values: values.mean(0))
+        return jax.vmap(evaluate_with)(jax.random.split(self.fresh_key(), num))
+
+    def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
+        """Mean of the terms over independent evaluations, vectorised."""
+        found: Terms = self.map(evaluate, num_particles)
+        return found.combine(lambda values: values.mean(0))
 
     def _with(self, key: jax.Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
         return NumPyroProgram(

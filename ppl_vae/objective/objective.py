@@ -69,6 +69,9 @@ class Program(Protocol):
         The latent values are given; 0.0 where the function is seen to have no other parameters.
         """
 
+    def map(self, evaluate: Callable[["Program"], Mapping[str, Any]], num: int) -> Mapping[str, Any]:
+        """Independent evaluations, arrays by name, stacked on a new first axis."""
+
     def average(self, evaluate: Callable[["Program"], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations."""
 

@@ -111,6 +111,13 @@ class PyroProgram:
         found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
         return torch.stack([gradient.abs().max() for gradient in found]).max()
 
+    def map(
+        self, evaluate: Callable[[Program], Mapping[str, torch.Tensor]], num: int
+    ) -> Mapping[str, torch.Tensor]:
+        """Independent evaluations, one after the other; see ``objective.Program.map``."""
+        found = [evaluate(self) for _ in range(num)]
+        return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
     def average(self, evaluate: Callable[[Program], Terms], num_particles: int) -> Terms:
         """Mean of the terms over independent evaluations, one after the other."""
         first, *others = [evaluate(self) for _ in range(num_particles)]
