@@ -63,22 +63,36 @@ def preview(
         str, typer.Argument(help="Name of a data set, or path of a file or folder.", show_default=False)
     ],
     out: Annotated[Path | None, typer.Option(help="New PNG to write.", show_default="NAME-sheet.png")] = None,
-    num: Annotated[int, typer.Option(help="About how many to show.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    num: Annotated[
+        int | None, typer.Option(help="About how many to show.", show_default="64, or 12 with --transform")
+    ] = None,
+    transform: Annotated[
+        str | None, typer.Option(help="Transformation to show beside the data, such as simple+jitter or points.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice, and of the transformation.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Draw some data as a contact sheet, by class where it has classes."""
+    """Draw some data as a contact sheet, by class where it has classes, or beside what a transformation makes."""
     from ppl_vae.data import load
     from ppl_vae.data.contact_sheet import save_contact_sheet
     from ppl_vae.files import strict_json
     from ppl_vae.posterior.outputs import new_file
+    from ppl_vae.transforms.preview import save_preview
 
     if out is not None:
         new_file(out, "", (".png",))
     data = load(source)
-    path = new_file(out, f"{data.name}-sheet.png", (".png",))
-    save_contact_sheet(path, data.x, data.labels, data.label_names, num=num, seed=seed, title=data.name)
-    print(strict_json({"wrote": str(path)}, indent=2) if as_json else f"wrote {path}")
+    path = new_file(out, f"{data.name}-{'sheet' if transform is None else 'transformed'}.png", (".png",))
+    notes: tuple[str, ...] = ()
+    if transform is None:
+        num = 64 if num is None else num
+        save_contact_sheet(path, data.x, data.labels, data.label_names, num=num, seed=seed, title=data.name)
+    else:
+        notes = save_preview(path, data, transform, num=12 if num is None else num, seed=seed)
+    if as_json:
+        print(strict_json({"wrote": str(path), "notes": list(notes)}, indent=2))
+        return
+    print("\n".join([*(f"note: {note}" for note in notes), f"wrote {path}"]))
 
 
 def _print_about(about: dict[str, Any], as_json: bool) -> None:
