@@ -20,7 +20,11 @@ def diagnose(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(help="New .png: data rebuilt from each layer, and draws by layer.", show_default="none"),
+        typer.Option(
+            help="New .png: data rebuilt from each layer, and draws by layer; where the page speaks of tails, "
+            "these in another that ends in -tails.png.",
+            show_default="none",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -28,13 +32,15 @@ def diagnose(
 
     Of several layers, or with labels, also what the rate of each layer buys: how much it can know of the data,
     how well any classifier can read labels from it, how well four of them do, and what is rebuilt from it. A
-    bound that the numbers break is an error line.
+    bound that the numbers break is an error line. Of up to 8 real numbers a datum also the tails: draws of x, with
+    the noise of the decoder, beside the data.
     """
     from ppl_vae.files import strict_json
     from ppl_vae.posterior.outputs import new_file
     from ppl_vae.training.run import Run
 
     picture = None if out is None else new_file(out, "", (".png",))
+    tails = None if out is None else new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
     opened = Run.open(run, backend=backend, device=device)
     summary = opened.diagnose(split=split, num_draws=num_draws, seed=seed)
     print(strict_json(summary.to_dict(), indent=2) if as_json else summary.table())
@@ -42,6 +48,9 @@ def diagnose(
     if picture is not None:
         _draw_levels(picture, opened, split, seed)
         print(f"wrote {picture}", file=sys.stderr)
+    if tails is not None and summary.tails is not None:
+        _draw_tails(tails, opened, split, seed)
+        print(f"wrote {tails}", file=sys.stderr)
 
 
 def convert(
@@ -64,3 +73,17 @@ def _draw_levels(path: Path, run: Any, split: str, seed: int) -> None:
 
     x, title = run.data.split(split), f"{run.program.name} ({run.path.name}) by layer, {split} data"
     write_atomically(path, lambda temporary: save_levels(temporary, run.engine, x, title=title, seed=seed))
+
+
+def _draw_tails(path: Path, run: Any, split: str, seed: int) -> None:
+    import numpy as np
+
+    from ppl_vae.diagnostics.summary import draw_for_tails
+    from ppl_vae.diagnostics.tail_picture import save_tails
+    from ppl_vae.files import write_atomically
+
+    x, title = run.data.split(split), f"tails of {run.program.name} ({run.path.name}) and of its {split} data"
+    draws: Any = {"draws of x": draw_for_tails(run.engine, x, seed=seed)}
+    write_atomically(
+        path, lambda temporary: save_tails(temporary, np.reshape(x, (len(x), -1)), draws, title=title)
+    )

@@ -5,6 +5,7 @@ trailing ``k`` units; the events of a site are flattened to units.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,17 @@ from ppl_vae.diagnostics.summary_page import (
     SiteSummary,
     Summary,
 )
+from ppl_vae.diagnostics.tails import TailReport, compare_tails
+from ppl_vae.diagnostics.two_sample import MIN_POINTS
 from ppl_vae.diagnostics.weights import LogPx, inspect_draws, log_px, unit_means
 from ppl_vae.errors import InputError
 from ppl_vae.objective.terms import SITE_TERM
-from ppl_vae.training.engine import Engine
+from ppl_vae.training.engine import Engine, chunks, conditions_for
 
-__all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "summarise"]
+__all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "draw_for_tails", "summarise"]
 
 SEEN = 256  # data on which the prior is looked at
+MAX_TAIL_DIM, MIN_TAIL_DRAWS = 8, 10_000
 FIELDS = ("rates", "loc", "scale", "latents", "log_guide", "log_prior", "log_likelihood", "how")
 
 
@@ -71,7 +75,7 @@ def summarise(
     """
     data = np.asanyarray(x)
     _check(data, num_rate_draws, num_information_draws, max_information_data)
-    seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(3)]
+    seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(4)]
     found = inspect_draws(engine, data, FIELDS, num_draws=num_rate_draws, seed=seeds[0])
     rates = {name: _units(value.mean(axis=0, dtype=np.float64)) for name, value in found["rates"].items()}
     log_likelihood = found["log_likelihood"].mean(axis=0, dtype=np.float64)
@@ -83,6 +87,7 @@ def summarise(
     subset = _subset(len(data), max_information_data, seeds[2])
     information = _information(found, top, subset, num_information_draws, seeds[2])
     probe = _probe(engine, means, labels, train_x, train_labels)
+    tails = _tails(engine, data, seeds[3])
     layers: LayersSummary | None = None
     sees = _prior_sees_condition(engine, data, top)
     if (len(engine.latents) > 1 and not engine.nested) or isinstance(probe, ProbeResult):
@@ -110,13 +115,54 @@ def summarise(
         probe=probe if isinstance(probe, ProbeResult) else None,
         not_estimated={
             name: reason
-            for name, reason in (("information", information), ("probe", probe))
+            for name, reason in (("information", information), ("probe", probe), ("tails", tails))
             if isinstance(reason, str)
         },
         warnings=warnings,
         layers=layers,
         row="group" if engine.nested else "datum",
+        tails=tails if isinstance(tails, TailReport) else None,
     )
+
+
+def draw_for_tails(engine: Engine, x: NDArray[Any], *, seed: int = 0) -> NDArray[np.float64] | None:
+    """Draws of x from the model, decoder noise included, to set the tails of data beside.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape), whose conditions the draws are given.
+        seed: Seed of the draws.
+
+    Returns:
+        Draws, (m, d), the smallest multiple m of n that is 10,000 or more. None where tails say nothing: for data
+        or draws that are whole numbers, for groups, and for more than 8 numbers a datum.
+    """
+    shape = x.shape[1:]
+    if engine.nested or prod(shape) > MAX_TAIL_DIM or _are_whole(np.asarray(x)):
+        return None
+    num_draws = len(x) * -(-MIN_TAIL_DRAWS // len(x))
+    given = conditions_for(num_draws, condition_of(x), engine.condition_shape)
+    parts = chunks(num_draws, MIN_TAIL_DRAWS // 2)
+    # JAX keys take 32 bits.
+    seeds = np.random.SeedSequence(seed).generate_state(len(parts)).tolist()
+    draws = [
+        engine.generate(part.stop - part.start, seed=state, condition=given[0][part] if given else None).x
+        for part, state in zip(parts, seeds, strict=True)
+    ]
+    return None if _are_whole(draws[0]) else _units(np.concatenate(draws))
+
+
+def _tails(engine: Engine, data: NDArray[Any], seed: int) -> TailReport | str | None:
+    draws = draw_for_tails(engine, data, seed=seed) if len(data) >= MIN_POINTS else None
+    if draws is None:
+        return None
+    if not np.isfinite(draws).all():
+        return "draws of x are not finite"
+    return compare_tails(_units(np.asarray(data)), draws, seed=seed)
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    return bool(np.isfinite(values).all()) and np.array_equal(values, np.rint(values))
 
 
 def _prior_sees_condition(engine: Engine, data: NDArray[Any], top: str) -> bool:

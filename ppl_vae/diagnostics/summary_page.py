@@ -17,6 +17,7 @@ from ppl_vae.objective.terms import SITE_TERM
 
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.layer_page import LayersSummary
+    from ppl_vae.diagnostics.tails import TailReport
 
 __all__ = ["BAD_KHAT", "DELTA", "EPSILON", "THRESHOLD", "Estimate", "LogPxSummary", "SiteSummary", "Summary"]
 
@@ -24,6 +25,7 @@ THRESHOLD = 0.01  # of variance and of rate in nats, for active units
 EPSILON, DELTA = 0.01, 0.05
 BAD_KHAT = 0.7
 WIDTH, MAX_UNITS = 100, 20  # of the page
+TAIL_WIDTHS = (9, 19, 19, 13, 13, 7, 8)  # of columns
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class Summary:
         sites: Latent sites, in the model's order.
         information: Mutual information and marginal KL of the first site, the top one, or None.
         probe: Linear probe on the posterior means of all sites, or None.
-        not_estimated: Why ``information`` or ``probe`` is None, by name.
+        not_estimated: Why ``information``, ``probe`` or ``tails`` is None, by name.
         warnings: What in these numbers needs care.
         layers: What the rate of each layer buys, or None for one layer without labels.
         row: What a row of the data is, "datum" or "group"; all that is said per datum is per group then.
+        tails: Tails of draws beside those of the data, or None where they say nothing: whole numbers, groups, more
+            than 8 numbers a datum.
     """
 
     num_data: int
@@ -113,6 +117,7 @@ class Summary:
     warnings: list[str]
     layers: "LayersSummary | None" = None
     row: str = "datum"
+    tails: "TailReport | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; what is not finite is None."""
@@ -124,6 +129,8 @@ class Summary:
         blocks = [_quantities(self), *(_unit_table(site) for site in self.sites)]
         if self.layers is not None and self.layers.says_something:
             blocks.insert(1, self.layers.table())
+        if self.tails is not None:
+            blocks.insert(-len(self.sites), _tail_table(self.tails))
         blocks += ["\n".join(_wrapped(f"warning: {text}") for text in self.warnings)] if self.warnings else []
         return "\n\n".join(blocks)
 
@@ -153,7 +160,7 @@ def _quantities(summary: Summary) -> str:
         share = Estimate(probe.accuracy, probe.standard_error)
         note = f"share of labels right; the commonest label: {probe.majority_share:.3f}"
         lines.append(_line("linear probe", share, note))
-    names = {"information": f"mutual information {top}", "probe": "linear probe"}
+    names = {"information": f"mutual information {top}", "probe": "linear probe", "tails": "tails"}
     lines += [_wrapped(f"{names[key]}: not estimated, {why}") for key, why in summary.not_estimated.items()]
     return "\n".join(lines)
 
@@ -203,6 +210,34 @@ def _units_in_use(site: SiteSummary) -> list[str]:
         f"{by_variance}, {site.num_active_by_rate} by rate > {THRESHOLD} nats",
         f"collapsed units {collapsed}: rate < {EPSILON} nats for all but {DELTA:.0%} of the data",
     ]
+
+
+def _tail_table(report: "TailReport") -> str:
+    titles = ("threshold", "mass of data", "of draws", "Hill of data", "of draws", "KS", "MMD p")
+    lines = [
+        f"tails: {report.num_draws} draws of x beside {report.num_data} data; mass: share beyond the threshold",
+        f"{'':11}" + "".join(f"{title:>{width}}" for title, width in zip(titles, TAIL_WIDTHS, strict=True)),
+        *map(_tail_line, report.rows()),
+    ]
+    for part in report.parts:
+        both = [(q, "?" if q.data is None else f"{q.data:.4g}") for q in part.quantiles]
+        cells = ", ".join(f"{q.probability:g} {data} | {q.draws:.4g}" for q, data in both)
+        lines += [_wrapped(f"quantiles of {part.name}, data | draws: {cells}")] if cells else []
+    return "\n".join([*lines, *(_wrapped(f"note: {note}") for note in report.notes)])
+
+
+def _tail_line(row: dict[str, Any]) -> str:
+    def estimate(name: str, digits: str) -> str:
+        return "" if row[name] is None else f"{row[name]:{digits}} +- {row[f'{name}_standard_error']:{digits}}"
+
+    def number(name: str, digits: str) -> str:
+        return row[name] if isinstance(row[name], str) else "" if row[name] is None else f"{row[name]:{digits}}"
+
+    cells = [number("threshold", ".3g"), estimate("mass_data", ".5f"), estimate("mass_draws", ".5f")]
+    cells += [estimate("index_data", ".1f"), estimate("index_draws", ".1f")]
+    cells += [number("kolmogorov_smirnov", ".4f"), number("p_value", ".3f")]
+    filled = "".join(f"{cell:>{width}}" for cell, width in zip(cells, TAIL_WIDTHS, strict=True))
+    return f"{row['part']:5} {row['side']:5}{filled}"
 
 
 def _line(name: str, estimate: Estimate, note: str) -> str:

@@ -134,6 +134,9 @@ class TestAgainstTheExactModel:
                 total = {"z": record.log_guide["z"].sum(1)}, {"z": record.log_prior["z"].sum(1)}
                 return dataclasses.replace(record, log_guide=total[0], log_prior=total[1])
 
+            def generate(self, num_draws, **options):
+                return ExactEngine(norms).generate(num_draws, **options)
+
         norms = [1.5, 0.7, 0.2, 0.0]
         x = ExactEngine(norms).draw_data(30)
         flat, grid = summarise(ExactEngine(norms), x), summarise(Grid(norms), x)
