@@ -13,7 +13,7 @@ from jax import Array
 from ppl_vae.distributions import numpyro_counts as counts
 from ppl_vae.distributions.numpyro_discretised_logistic import DiscretisedLogisticMixture
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods.support import MEAN_FLOOR, Likelihood, output_shape
+from ppl_vae.likelihoods.support import DF_FLOOR, MEAN_FLOOR, SCALE_FLOOR, Likelihood, output_shape
 
 __all__ = ["Likelihood", "build_likelihood"]
 
@@ -29,8 +29,9 @@ def build_likelihood(
     """Observation model by name: a function from the decoder's output to p(x | z).
 
     Outputs (..., *output_shape) are logits of "bernoulli", locations of "gaussian", means before a softplus
-    of "poisson" and "negative-binomial", and mixture parameters of "discretised-logistic-mixture". What is
-    learned beside them is the param site "likelihood".
+    of "poisson" and "negative-binomial", mixture parameters of "discretised-logistic-mixture", and for "student-t"
+    location, log precision and degrees of freedom before a softplus. What is learned beside them is the param site
+    "likelihood".
 
     Args:
         name: A key of ``support.LIKELIHOODS``.
@@ -49,6 +50,8 @@ def build_likelihood(
         return partial(_bernoulli, data_dim=len(data_shape))
     if name == "gaussian":
         return partial(_gaussian, data_dim=len(data_shape), scale=scale, learn_scale=learn_scale)
+    if name == "student-t":
+        return partial(_student_t, data_shape=data_shape)
     if name == "poisson":
         return partial(_poisson, data_dim=len(data_shape))
     if name == "negative-binomial":
@@ -65,6 +68,13 @@ def _gaussian(outputs: Array, *, data_dim: int, scale: float, learn_scale: bool)
     if learn_scale:
         log_scale = _learned("log_scale", log_scale)
     return dist.Normal(outputs, jnp.exp(log_scale)).to_event(data_dim)
+
+
+def _student_t(outputs: Array, *, data_shape: tuple[int, ...]) -> dist.Distribution:
+    batch_shape = outputs.shape[: outputs.ndim - len(output_shape("student-t", data_shape))]
+    loc, log_precision, raw_df = jnp.moveaxis(outputs.reshape(*batch_shape, *data_shape, 3), -1, 0)
+    scale = jnp.exp(-0.5 * log_precision) + SCALE_FLOOR
+    return dist.StudentT(jax.nn.softplus(raw_df) + DF_FLOOR, loc, scale).to_event(len(data_shape))
 
 
 def _poisson(outputs: Array, *, data_dim: int) -> dist.Distribution:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ppl_vae.distributions import pyro_counts as counts
 from ppl_vae.distributions.pyro_discretised_logistic import DiscretisedLogisticMixture
 from ppl_vae.errors import InputError
-from ppl_vae.likelihoods.support import MEAN_FLOOR, Likelihood, output_shape
+from ppl_vae.likelihoods.support import DF_FLOOR, MEAN_FLOOR, SCALE_FLOOR, Likelihood, output_shape
 
 __all__ = ["Likelihood", "build_likelihood"]
 
@@ -51,6 +51,30 @@ class Gaussian(nn.Module):
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         """Distribution of x with event shape ``data_shape`` from outputs (..., *data_shape)."""
         return dist.Normal(outputs, self.log_scale.exp()).to_event(self.data_dim)
+
+
+class StudentT(nn.Module):
+    """Independent Student t observations; the decoder gives location, log precision and what sets the df of each.
+
+    The scale is exp(-log precision / 2) and the df a softplus, each plus its floor in ``support``, so that mean
+    and variance exist. In a beta-VAE this is the model of Takahashi et al., "Student-t variational autoencoder for
+    robust density estimation", IJCAI 2018.
+
+    Args:
+        data_shape: Shape of one datum.
+    """
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.data_shape = data_shape
+        self.output_dim = len(output_shape("student-t", data_shape))
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution of x with event shape ``data_shape`` from outputs (..., *output_shape)."""
+        batch_shape = outputs.shape[: outputs.ndim - self.output_dim]
+        loc, log_precision, raw_df = outputs.reshape(*batch_shape, *self.data_shape, 3).unbind(-1)
+        scale = torch.exp(-0.5 * log_precision) + SCALE_FLOOR
+        return dist.StudentT(_softplus(raw_df) + DF_FLOOR, loc, scale).to_event(len(self.data_shape))
 
 
 class Poisson(nn.Module):
@@ -117,7 +141,8 @@ def build_likelihood(
     """Observation model by name: a module from the decoder's output to p(x | z).
 
     Outputs (..., *output_shape) are logits of "bernoulli", locations of "gaussian", means before a softplus
-    of "poisson" and "negative-binomial", and mixture parameters of "discretised-logistic-mixture".
+    of "poisson" and "negative-binomial", mixture parameters of "discretised-logistic-mixture", and for "student-t"
+    location, log precision and degrees of freedom before a softplus.
 
     Args:
         name: A key of ``support.LIKELIHOODS``.
@@ -136,6 +161,8 @@ def build_likelihood(
         return Bernoulli(len(data_shape))
     if name == "gaussian":
         return Gaussian(len(data_shape), scale, learn_scale)
+    if name == "student-t":
+        return StudentT(data_shape)
     if name == "poisson":
         return Poisson(len(data_shape))
     if name == "negative-binomial":
@@ -145,5 +172,9 @@ def build_likelihood(
 
 def _mean_of_counts(outputs: Tensor) -> Tensor:
     # Not exp: from raw counts an untrained network may put out 100, whose exponential overflows float32.
+    return _softplus(outputs) + MEAN_FLOOR
+
+
+def _softplus(outputs: Tensor) -> Tensor:
     # The threshold is where torch replaces softplus by its limit; at its default float64 would notice.
-    return nn.functional.softplus(outputs, threshold=40.0) + MEAN_FLOOR
+    return nn.functional.softplus(outputs, threshold=40.0)

@@ -13,8 +13,11 @@ from ppl_vae.formulas.discretised_logistic import is_grey_level, num_outputs
 
 __all__ = [
     "COUNTS",
+    "DF_FLOOR",
     "LIKELIHOODS",
     "MEAN_FLOOR",
+    "REAL_VALUED",
+    "SCALE_FLOOR",
     "Likelihood",
     "SupportCheck",
     "bits_per_dim",
@@ -22,11 +25,14 @@ __all__ = [
     "output_shape",
 ]
 
-Likelihood = Literal["bernoulli", "gaussian", "poisson", "negative-binomial", "discretised-logistic-mixture"]
+Likelihood = Literal[
+    "bernoulli", "gaussian", "student-t", "poisson", "negative-binomial", "discretised-logistic-mixture"
+]
 
 LIKELIHOODS = {
     "bernoulli": "independent zeros and ones",
     "gaussian": "independent real values with one scale, learned or fixed",
+    "student-t": "independent real values of heavy tails; the decoder gives each its location, scale and df",
     "poisson": "independent counts whose variance is their mean",
     "negative-binomial": "independent counts of larger variance, one learned concentration per feature",
     "discretised-logistic-mixture": "images of 256 grey levels, channels dependent; gives bits per dimension",
@@ -34,8 +40,15 @@ LIKELIHOODS = {
 
 COUNTS = ("poisson", "negative-binomial")
 
+# Any real numbers have a density; only that they vary is asked of data to fit.
+REAL_VALUED = ("gaussian", "student-t")
+
 # Added to the mean of counts, so that it is positive where a softplus has run out of float32.
 MEAN_FLOOR = 1e-8
+
+# Of the Student t: for an entry that is constant in the data, such as a border of images, the density would grow
+# without bound, and at 2 degrees of freedom or fewer there is no variance.
+SCALE_FLOOR, DF_FLOOR = 1e-4, 2.01
 
 # Entries looked at together: what is computed of them stays in the processor's cache.
 CHUNK = 2**14
@@ -50,7 +63,8 @@ def output_shape(name: str, data_shape: tuple[int, ...], *, num_mixtures: int = 
         num_mixtures: Number of components of the discretised logistic mixture.
 
     Returns:
-        ``data_shape``, but (h, w, p) for the mixture: p parameters a pixel.
+        ``data_shape``, but (h, w, p) for the mixture, with p parameters a pixel, and for the Student t
+        (*data_shape, 3), or (h, w, 3 c) for images (h, w, c), which convolutions can put out.
 
     Raises:
         InputError: An unknown name, no component, or data of the mixture that are no images of 1 to 4 channels.
@@ -58,10 +72,14 @@ def output_shape(name: str, data_shape: tuple[int, ...], *, num_mixtures: int = 
     Example:
         >>> output_shape("poisson", (20,))
         (20,)
+        >>> output_shape("student-t", (20,))
+        (20, 3)
         >>> output_shape("discretised-logistic-mixture", (32, 32, 3), num_mixtures=5)
         (32, 32, 50)
     """
     check_choice(name, LIKELIHOODS, "likelihood")
+    if name == "student-t":
+        return (*data_shape[:2], 3 * data_shape[2]) if len(data_shape) == 3 else (*data_shape, 3)
     if name != "discretised-logistic-mixture":
         return tuple(data_shape)
     if num_mixtures < 1:
@@ -176,14 +194,15 @@ class SupportCheck:
 
         Raises:
             InputError: No data; Bernoulli data that are not (and will not become) zeros and ones; constant
-                Gaussian data; counts that are negative or not whole; images not of the 256 grey levels k / 255.
+                data of a real-valued likelihood; counts that are negative or not whole; images not of the 256
+                grey levels k / 255.
         """
         if self._num_entries == 0:
             raise InputError(f"x must have at least one entry, but its shape is {self._shape}; give data")
         if self.likelihood == "bernoulli":
             self._finish_bernoulli()
-        elif self.likelihood == "gaussian":
-            self._finish_gaussian()
+        elif self.likelihood in REAL_VALUED:
+            self._finish_real()
         elif self.likelihood in COUNTS:
             self._finish_counts()
         else:
@@ -214,10 +233,10 @@ class SupportCheck:
                 "--binarise threshold, --binarise sample or --likelihood gaussian"
             )
 
-    def _finish_gaussian(self) -> None:
+    def _finish_real(self) -> None:
         if self._low == self._high:
             raise InputError(
-                f"x must vary for the Gaussian likelihood, but every entry is {self._low:.6g}: with "
+                f"x must vary for the {_named(self.likelihood)}, but every entry is {self._low:.6g}: with "
                 "a learned scale the density of constant data is unbounded; give data that vary"
             )
 
@@ -268,16 +287,20 @@ _OFFENDERS = {
 
 _WHY_NOT_BINARY = {
     "gaussian": "binary data have no Gaussian density, a learned scale would go to zero",
+    "student-t": "binary data have no density, a learned scale would go to zero",
     "poisson": "binary data are no counts",
     "negative-binomial": "binary data are no counts",
     "discretised-logistic-mixture": "binary data have two levels, not 256",
 }
 
 
+def _named(likelihood: str) -> str:
+    return "Gaussian likelihood" if likelihood == "gaussian" else f"likelihood {likelihood}"
+
+
 def _check_binarise(likelihood: str, binarise: str) -> None:
     if likelihood in _WHY_NOT_BINARY:
-        name = "Gaussian likelihood" if likelihood == "gaussian" else f"likelihood {likelihood}"
         raise InputError(
-            f"binarise must not be set with the {name}, but it is {binarise!r}: {_WHY_NOT_BINARY[likelihood]}; "
-            "leave --binarise out or use --likelihood bernoulli"
+            f"binarise must not be set with the {_named(likelihood)}, but it is {binarise!r}: "
+            f"{_WHY_NOT_BINARY[likelihood]}; leave --binarise out or use --likelihood bernoulli"
         )

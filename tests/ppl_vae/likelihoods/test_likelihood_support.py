@@ -12,6 +12,7 @@ from ppl_vae.likelihoods.support import (
     CHUNK,
     COUNTS,
     LIKELIHOODS,
+    REAL_VALUED,
     Likelihood,
     SupportCheck,
     bits_per_dim,
@@ -27,7 +28,7 @@ MIXTURE = "discretised-logistic-mixture"
 
 def test_known_likelihoods_have_one_line_each():
     assert tuple(LIKELIHOODS) == get_args(Likelihood)
-    assert set(COUNTS) < set(LIKELIHOODS)
+    assert {*COUNTS, *REAL_VALUED} < set(LIKELIHOODS)
     assert all(line and "\n" not in line for line in LIKELIHOODS.values())
 
 
@@ -40,9 +41,7 @@ def test_known_likelihoods_have_one_line_each():
         ("bernoulli", GREY, "threshold"),
         ("bernoulli", GREY, "sample"),
         ("bernoulli", BINARY, "sample"),
-        ("gaussian", GREY, None),
-        ("gaussian", BINARY, None),
-        ("gaussian", 100 * GREY - 7, None),
+        *((name, x, None) for name in REAL_VALUED for x in (GREY, BINARY, 100 * GREY - 7)),
         *((name, LEVELS, None) for name in COUNTS),
         *((name, 1e5 * BINARY, None) for name in COUNTS),
         *((name, BINARY.astype(bool), None) for name in COUNTS),
@@ -100,6 +99,8 @@ def test_what_binarise_makes_of_digits_is_bernoulli_data(mode):
             "every entry is 0.5: .* density of constant data is unbounded",
         ),
         ("gaussian", np.ones((3, 2), bool), None, "every entry is 1:"),
+        ("student-t", GREY, "threshold", "likelihood student-t, .* would go to zero; leave --binarise out"),
+        ("student-t", np.zeros(3), None, "vary for the likelihood student-t, but every entry is 0: .* unbounded"),
         ("gaussian", np.array([[0.0, np.nan]]), None, "x must be finite"),
         ("bernoulli", np.array([[0.0, np.nan]]), None, "x must be finite"),
         ("bernoulli", np.zeros((0, 2)), None, r"at least one entry, but its shape is \(0, 2\)"),
@@ -119,7 +120,12 @@ def test_what_binarise_makes_of_digits_is_bernoulli_data(mode):
         (MIXTURE, -BINARY, None, "3 of 4 entries are none of the 256 levels, such as -1;"),
         (MIXTURE, 256.0 * BINARY, None, "3 of 4 entries are none of the 256 levels, such as 256;"),
         (MIXTURE, BINARY, "threshold", "binary data have two levels, not 256; leave --binarise out"),
-        ("binomial", BINARY, None, "likelihood must be one of bernoulli, gaussian, poisson, .* 'binomial'"),
+        (
+            "binomial",
+            BINARY,
+            None,
+            "likelihood must be one of bernoulli, gaussian, student-t, .* 'binomial'",
+        ),
         ("gaussian", np.array(["a"]), None, "x must hold bool, integer or floating numbers"),
         ("bernoulli", BINARY, "round", "binarise must be one of threshold, sample, but it is 'round'"),
     ],
@@ -174,6 +180,10 @@ def test_offenders_are_counted_beyond_the_entries_looked_at_together():
     [
         ("bernoulli", (7,), 10, (7,)),
         ("negative-binomial", (3, 2), 10, (3, 2)),
+        # Three numbers an entry; in the channels of colour images.
+        ("student-t", (7,), 10, (7, 3)),
+        ("student-t", (4, 2), 10, (4, 2, 3)),
+        ("student-t", (4, 2, 3), 10, (4, 2, 9)),
         # Parameters a component: its weight, and for each channel a location, a scale, and one coefficient
         # for each channel before it.
         (MIXTURE, (3, 2), 10, (3, 2, 30)),

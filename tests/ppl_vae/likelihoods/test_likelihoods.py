@@ -17,7 +17,10 @@ from tests.helpers import BACKENDS, needs
 BOTH = needs("torch", "pyro", "jax", "numpyro", "equinox", "optax")
 MIXTURE = "discretised-logistic-mixture"
 # The mixture tells channels from the rest.
-CASES = [*((name, (3, 2)) for name in LIKELIHOODS), (MIXTURE, (3, 2, 1)), (MIXTURE, (3, 2, 3))]
+CASES = [
+    *((name, (3, 2)) for name in LIKELIHOODS),
+    *((name, shape) for name in (MIXTURE, "student-t") for shape in ((3, 2, 1), (3, 2, 3))),
+]
 NOISE = {"z": np.random.default_rng(3).normal(size=(4, 2))}
 OPTIONS = {"scale": 0.7, "num_mixtures": 3}
 
@@ -85,6 +88,10 @@ def oracle(name, x, outputs):
         return stats.bernoulli.logpmf(x, special.expit(outputs))
     if name == "gaussian":
         return stats.norm.logpdf(x, outputs, OPTIONS["scale"])
+    if name == "student-t":
+        loc, log_precision, raw_df = np.moveaxis(outputs.reshape(*x.shape, 3), -1, 0)
+        scale, df = np.exp(-log_precision / 2) + 1e-4, 2.01 + np.logaddexp(0.0, raw_df)
+        return stats.t.logpdf(x, df, loc, scale)
     mean = np.logaddexp(0.0, outputs)
     if name == "poisson":
         return stats.poisson.logpmf(x, mean)
@@ -113,6 +120,7 @@ def test_outputs_mean_what_is_documented(ppl, name):
         ("bernoulli", {}, {}),
         ("gaussian", {}, {}),
         ("gaussian", {"learn_scale": True}, {"likelihood.log_scale": ()}),
+        ("student-t", {}, {}),
         ("poisson", {}, {}),
         ("negative-binomial", {}, {"likelihood.log_concentration": (3, 2)}),
         (MIXTURE, {}, {}),
@@ -134,6 +142,17 @@ def test_learned_parameters_have_one_name_in_both_backends(name, options, expect
         np.testing.assert_allclose(pyro[key].numpy(), value, rtol=1e-6)
 
 
+def test_an_entry_of_a_colour_image_has_its_own_student_t(ppl):
+    shape, outputs = (2, 2, 3), np.zeros((1, 2, 2, 9))
+    outputs[0, 1, 0, 3:6] = 5.0, 4.0, -50.0  # those of channel 1 of a pixel
+    fn = build(ppl.name, "student-t", shape)(ppl.array(outputs))
+    mean, variance = np.zeros(shape), np.full(shape, 1.0001**2 * (2.01 + np.log(2)) / (0.01 + np.log(2)))
+    mean[1, 0, 1], variance[1, 0, 1] = 5.0, (np.exp(-2) + 1e-4) ** 2 * 201
+    np.testing.assert_allclose(ppl.numpy(fn.mean)[0], mean, rtol=1e-14)
+    # A df near 2 in float64, whose difference from it is divided by.
+    np.testing.assert_allclose(ppl.numpy(fn.variance)[0], variance, rtol=1e-12)
+
+
 @BACKENDS
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_finite_for_any_output_in_float32(backend, name):
@@ -143,6 +162,17 @@ def test_counts_are_finite_for_any_output_in_float32(backend, name):
     assert found.dtype == np.float32
     assert np.isfinite(found)
     assert (ppl.numpy(fn.mean) > 0).all()
+
+
+@BACKENDS
+def test_a_student_t_is_finite_where_the_scale_is_at_its_floor_in_float32(backend):
+    ppl = CLASSES[backend]()
+    outputs = np.array([[0.0, 1e4, 0.0], [0.0, 1e4, -1e4]])
+    fn = build(backend, "student-t", (2,))(ppl.array(outputs))
+    found = ppl.numpy(fn.log_prob(ppl.array(np.array([0.0, 1e4]))))
+    assert found.dtype == np.float32
+    assert np.isfinite(found)
+    assert np.isfinite(ppl.numpy(fn.variance)).all()
 
 
 @BACKENDS
