@@ -25,10 +25,11 @@ REPLICA = (*MODE[:6], "ell", "m", "b", "cos", "eps_g", "chi", "converged", "resi
 def theory_app() -> typer.Typer:
     """The group ``theory`` of commands."""
     from ppl_vae.cli._theory_data import cvae, mhvae
+    from ppl_vae.cli._theory_entropy import entropy
     from ppl_vae.cli._theory_t3vae import t3vae
 
     app = typer.Typer(
-        help="What theory says of VAEs: linear ones at their best, and the t3VAE's constants.",
+        help="What theory says of VAEs: linear ones at their best, the t3VAE's constants, entropy of data.",
         no_args_is_help=True,
     )
     commands: dict[str, Callable[..., None]] = {
@@ -41,6 +42,7 @@ def theory_app() -> typer.Typer:
         "cvae": cvae,
         "mhvae": mhvae,
         "t3vae": t3vae,
+        "entropy": entropy,
     }
     for name, command in commands.items():
         app.command(name)(reported(command))

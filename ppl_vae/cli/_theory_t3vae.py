@@ -15,6 +15,9 @@ def t3vae(
     n: Annotated[int, typer.Option(help="Number of coordinates of a datum.", show_default=False)],
     m: Annotated[int, typer.Option(help="Number of latents.", show_default=False)],
     sigma: Annotated[float, typer.Option(help="Scale of the decoder.")] = 1.0,
+    entropy: Annotated[
+        float, typer.Option(help="Differential entropy of the data in nats, if the loss has it; 0 as published.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """What nu does in the loss of a t3VAE: its constants, and the beta of the beta-VAE that it is near to."""
@@ -23,8 +26,8 @@ def t3vae(
     from ppl_vae.files import strict_json
     from ppl_vae.theory.t3vae import t3vae_constants
 
-    found = asdict(t3vae_constants(df=nu, data_dim=n, latent_dim=m, scale=sigma))
-    given = {"nu": nu, "n": n, "m": m, "sigma": sigma}
+    found = asdict(t3vae_constants(df=nu, data_dim=n, latent_dim=m, scale=sigma, entropy=entropy))
+    given = {"nu": nu, "n": n, "m": m, "sigma": sigma, "entropy": entropy}
     if as_json:
         print(strict_json({**given, **found}, indent=2))
         return

@@ -115,6 +115,10 @@ def sample(
     run: RunPath,
     num: Annotated[int, typer.Option(help="How many draws.")] = 64,
     noise: Annotated[bool, typer.Option("--noise", help="Draw x itself, not its mean given the latents.")] = False,
+    prior: Annotated[
+        Literal["model", "alternative"],
+        typer.Option(help="Where latents come from: the model, or its alternative."),
+    ] = "model",
     condition: Annotated[
         Path | None,
         typer.Option(
@@ -129,7 +133,8 @@ def sample(
 ) -> None:
     """Write draws from the model without data: of the mean of x given the latents, or of x itself.
 
-    A conditional model draws given conditions, which are written beside the draws under ``c``.
+    A conditional model draws given conditions, which are written beside the draws under ``c``. The alternative
+    prior is that of programs with a method ``alternative_model``, such as t3vae.
     """
     from ppl_vae.data import load
     from ppl_vae.diagnostics.panels import num_shown
@@ -140,8 +145,10 @@ def sample(
     check_size(num, job.run.record["data"]["data_shape"], "num")
     chosen = job.run.default_condition if condition is None else load(condition).in_memory()
     given = conditions_for(num, chosen, job.run.engine.condition_shape)
-    x = job.run.sample(num, seed=seed, noise=noise, condition=chosen)
+    x = job.run.sample(num, seed=seed, noise=noise, condition=chosen, prior=prior)
     what = "draws of x" if noise else "mean of x for draws of the latents"
+    what += "" if prior == "model" else " from the alternative prior"
+    job.about |= {"num": num, "prior": prior, "noise": noise}
     if job.suffix == ".png":
         x = job.whole({"x": x}, given[0] if given else None)["x"]
         each = num_shown(x.shape[1:])
@@ -149,7 +156,7 @@ def sample(
         job.draw([{f"draws {start + 1} to {end}": x[start:end]} for start, end in ends], what, limits_of=x)
     else:
         job.write({"x": x, **({"c": given[0]} if given else {})})
-    job.print({"num": num, "what": what}, as_json)
+    job.print({"num": num, "prior": prior, "noise": noise, "what": what}, as_json)
 
 
 def complete(
@@ -272,7 +279,7 @@ class _Job:
         if self.run.engine.nested:
             groups = [{name: values[:, 0] for name, values in rows.items()} for rows in groups]
             limits_of, title = None if limits_of is None else limits_of[:, 0], f"{title}, first members of groups"
-        write_picture(self.path, groups, title=title, limits_of=limits_of)
+        write_picture(self.path, groups, title=title, limits_of=limits_of, meta=self.about)
 
     def print(self, summary: Mapping[str, Any], as_json: bool) -> None:
         from ppl_vae.files import strict_json

@@ -60,6 +60,11 @@ class DiagonalStudentT(Distribution):
         batch_shape = formulas.batch_shape(self.df, self.loc, self.scale, event_dim)
         super().__init__(batch_shape, self.loc.shape[-event_dim:], validate_args=validate_args)
 
+    @property
+    def number(self) -> float | None:
+        """Degrees of freedom as they were given, where that was as a number, otherwise None."""
+        return float(self.df) if isinstance(self.df, np.ndarray) and not self.df.ndim else None
+
     @classmethod
     def conditional(
         cls, df: float, loc: Array, scale: ArrayLike, given: Sequence[Array], *, event_dim: int = 1

@@ -32,6 +32,9 @@ class DiagonalStudentT(TorchDistribution):
 
     Raises:
         InputError: The shapes do not belong together.
+
+    Attributes:
+        number: ``df`` as it was given, where that was a number, otherwise None.
     """
 
     arg_constraints = {"df": _positive_and_finite, "loc": constraints.real, "scale": constraints.positive}
@@ -46,13 +49,15 @@ class DiagonalStudentT(TorchDistribution):
         event_dim: int = 1,
         validate_args: bool | None = None,
     ) -> None:
+        # A loss computes its constants once from a number, and at every step from a tensor.
+        self.number = float(df) if isinstance(df, int | float) else None
         dtype = torch.result_type(loc, 1.0)
         df, loc, scale = (torch.as_tensor(v, dtype=dtype, device=loc.device) for v in (df, loc, scale))
         scale = scale if scale.ndim else scale.reshape((1,) * event_dim)
         batch_shape = formulas.batch_shape(df, loc, scale, event_dim)
         self.df = df.expand(batch_shape)
-        self.loc = loc.expand(batch_shape + loc.shape[-event_dim:])
-        self.scale = scale.expand(batch_shape + scale.shape[-event_dim:])
+        self.loc = _expanded(loc, batch_shape + loc.shape[-event_dim:])
+        self.scale = _expanded(scale, batch_shape + scale.shape[-event_dim:])
         super().__init__(torch.Size(batch_shape), loc.shape[-event_dim:], validate_args=validate_args)
 
     @classmethod
@@ -90,7 +95,7 @@ class DiagonalStudentT(TorchDistribution):
         """The same law on a larger batch, sharing memory."""
         event = (-1,) * len(self.event_shape)
         return DiagonalStudentT(
-            self.df.expand(batch_shape),
+            self.df.expand(batch_shape) if self.number is None else self.number,
             self.loc.expand((*batch_shape, *event)),
             self.scale.expand((*batch_shape, *event)),
             event_dim=len(self.event_shape),
@@ -116,6 +121,11 @@ class DiagonalStudentT(TorchDistribution):
         chi2 = Chi2(self.df, validate_args=False).rsample(torch.Size(sample_shape))
         factor = torch.rsqrt(chi2 / self.df)
         return self.loc + self.scale * normal * factor[(...,) + (None,) * len(self.event_shape)]
+
+
+def _expanded(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    # A view that changes nothing still costs a node of automatic differentiation.
+    return values if values.shape == shape else values.expand(shape)
 
 
 @register_kl(DiagonalStudentT, Independent)  # type: ignore[untyped-decorator]

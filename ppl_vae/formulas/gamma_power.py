@@ -64,10 +64,10 @@ def levels(
     """Constants of each level, in the order in which the levels are drawn.
 
     Args:
-        df: nu above 2, an array of shape () or (...).
+        df: nu above 2, an array of shape ().
         data_dim: Coordinates n of a datum.
         latent_dims: Sizes of one or two levels, the top first.
-        log_det: Sum of log sigma over the coordinates of a datum, (...).
+        log_det: Sum of log sigma over the coordinates of a datum, ().
         entropy: Differential entropy H of the data in nats, which B is multiplied by exp of; 0 for the published
             loss.
         log_gamma: Log-gamma function of the backend.
@@ -97,8 +97,8 @@ def log_ratio_at_least(df: Any, data_dim: int, top_dim: int, total: Any) -> Any:
 
 
 def _level(log_s: Any, df: Any, given: int, dim: int, total: Any) -> Level:
-    xp = array_namespace(log_s)
-    kappa = xp.exp(log_s - xp.log1p((given - 2.0) / df))
+    # The number of degrees of freedom may be NumPy's where the scale is an array of another library.
+    kappa = array_namespace(log_s).exp(log_s - array_namespace(df).log1p((given - 2.0) / df))
     return Level(log_s, kappa, total, kappa * (total - dim))
 
 

@@ -97,7 +97,9 @@ def conditional(df: float, given: Sequence[Any]) -> tuple[float, Any]:
     """
     xp = array_namespace(given[0])
     total = df + sum(offset.shape[-1] for offset in given)
-    squared = sum(xp.sum(offset * offset, axis=-1) for offset in given)
+    squared = xp.sum(given[0] ** 2, axis=-1)
+    for offset in given[1:]:
+        squared = squared + xp.sum(offset**2, axis=-1)
     return total, xp.sqrt((df + squared) / total)
 
 
@@ -145,7 +147,7 @@ def radial_log_density(squared: Any, df: Any, dim: int, *, log_gamma: Function) 
     Returns:
         Log densities in nats, (...); those at other scales are less by ``log_det``.
     """
-    power = 0.5 * squared * (1.0 + dim / df) * _log1p_ratio(squared / df)
+    power = 0.5 * (df + dim) * array_namespace(squared).log1p(squared / df)
     return log_normaliser(df, dim, log_gamma=log_gamma) - power
 
 

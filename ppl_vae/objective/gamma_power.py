@@ -102,15 +102,15 @@ def _regulariser(run: JointT, part: Conditional, q: Site, level: gamma_power.Lev
     """Regulariser of a latent site, (n,)."""
     shift = flat(q, q.fn.loc) - flat(part.site, part.site.fn.loc)
     xp = array_namespace(shift)
-    squared = xp.sum(shift * shift, axis=-1)
+    squared = xp.sum(shift**2, axis=-1)
     # Sigma over the squared scale of the guide's t.
     ratio = 1.0 + (run.x.dim + part.above) / run.df
-    log_scales = xp.log(scales(q))
+    log_ratio, log_scales = array_namespace(ratio).log(ratio), xp.log(scales(q))
     if hasattr(q.fn, "scale_tril"):
         trace = ratio * xp.sum(q.fn.scale_tril**2, axis=(-2, -1))
-        log_det = 2.0 * xp.sum(log_scales, axis=-1) + part.dim * xp.log(ratio)
+        log_det = 2.0 * xp.sum(log_scales, axis=-1) + part.dim * log_ratio
         return gamma_power.dense_regulariser(squared, trace, log_det, part.dim, level)
-    log_variances = 2.0 * log_scales + xp.log(ratio)
+    log_variances = 2.0 * log_scales + log_ratio
     return gamma_power.regulariser(squared, xp.broadcast_to(log_variances, shift.shape), level)
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace, is_numpy_array, is_torch_array
+import numpy as np
+from array_api_compat import array_namespace
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas import student_t
@@ -37,25 +38,26 @@ class Conditional:
         site: The site.
         dim: Number of its coordinates d.
         above: Number k of coordinates drawn before it.
-        factor: Its scale over that of the joint, (n,).
+        ratio: Its squared scale over that of the joint, (n,); None for the first site, where it is 1.
         squared: Squared distance of its value from its location, in units of the joint's scale, (n,).
-        log_det: Sum of the log scales of the joint over its coordinates, ().
+        log_det: Sum of the log scales of the joint over its coordinates, (); 0.0 for latents.
     """
 
     site: Site
     dim: int
     above: int
-    factor: Any
+    ratio: Any
     squared: Any
     log_det: Any
 
     def log_prob(self, df: Any, program: Program) -> Any:
         """Log density without gradients, (n,), in nats; ``df`` is that of the joint."""
-        factor, squared = program.constant(self.factor), program.constant(self.squared)
-        radial = student_t.radial_log_density(
-            squared / factor**2, df + self.above, self.dim, log_gamma=program.log_gamma
-        )
-        return radial - self.dim * array_namespace(factor).log(factor) - program.constant(self.log_det)
+        squared, volume = program.constant(self.squared), self.log_det
+        if self.ratio is not None:
+            ratio = program.constant(self.ratio)
+            squared, volume = squared / ratio, volume + 0.5 * self.dim * array_namespace(ratio).log(ratio)
+        log_gamma = program.log_gamma
+        return student_t.radial_log_density(squared, df + self.above, self.dim, log_gamma=log_gamma) - volume
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ def read_joint_t(traces: Traces, program: Program) -> JointT:
             f"guide must draw the latent sites in the model's order, {names}, but draws {list(traces.guide)}; "
             "a t given what is drawn after it has other degrees of freedom"
         )
-    first = sites[0].fn.df
-    df = _as_double(first.reshape(-1)[0] if first.ndim else first)
+    df = _degrees_of_freedom(sites[0])
     parts: list[Conditional] = []
     for site in [*sites, x]:
         parts.append(_conditional(site, df, parts, program))
@@ -121,6 +122,8 @@ def flat(site: Site, values: Any) -> Any:
         site: The site.
         values: Array (n, *event).
     """
+    if len(site.fn.event_shape) == 1:
+        return values
     return values.reshape(*values.shape[: values.ndim - len(site.fn.event_shape)], -1)
 
 
@@ -138,16 +141,21 @@ def scales(site: Site) -> Any:
 
 def _conditional(site: Site, df: Any, before: list[Conditional], program: Program) -> Conditional:
     xp = array_namespace(site.value)
-    value, loc, scale = flat(site, site.value), flat(site, site.fn.loc), scales(site)
-    above, dim = sum(part.dim for part in before), loc.shape[-1]
-    factor = xp.ones_like(loc[..., 0])
+    offset, ratio, log_det = flat(site, site.value) - flat(site, site.fn.loc), None, 0.0
+    above, dim = sum(part.dim for part in before), offset.shape[-1]
     if before:
-        factor = xp.sqrt((df + sum(part.squared for part in before)) / (df + above))
-    # The joint's scale is the same for all data; that of one of them is free of rounding's gradients.
-    own = program.constant(scale / factor[..., None])
-    own = own.reshape(-1, own.shape[-1])[0]
-    offset = (value - loc) / own
-    return Conditional(site, dim, above, factor, xp.sum(offset * offset, axis=-1), student_t.log_det(own, dim))
+        # Begun with the first, not with 0: steps of small networks are as long as their operations are many.
+        ratio = (df + sum((part.squared for part in before[1:]), before[0].squared)) / (df + above)
+    squared = xp.sum(offset**2, axis=-1)
+    if site.is_observed:
+        # The joint's scale is the same for all data; that of one of them is free of rounding's gradients.
+        scale = scales(site)
+        own = program.constant(scale.reshape(-1, scale.shape[-1])[0])
+        if ratio is not None:
+            own = own / program.constant(ratio.reshape(-1)[0]) ** 0.5
+        log_det = student_t.log_det(own, dim)
+        squared = squared / own[0] ** 2 if len(own) == 1 else xp.sum((offset / own) ** 2, axis=-1)
+    return Conditional(site, dim, above, ratio, squared, log_det)
 
 
 def _data(traces: Traces) -> Site:
@@ -170,9 +178,10 @@ def _check_family(site: Site, side: str, families: Sequence[str]) -> None:
             "univariate ones, another law, whose joint no gamma-power formula fits; use "
             "DiagonalStudentT of ppl_vae.distributions, with one chi-square for the event"
         )
+    further = " with further event axes" if site.family in families else ""
     raise InputError(
-        f"site {site.name!r} of the {side} must be a multivariate Student t over its whole event, but it is "
-        f"{site.family}{' with further event axes' if site.family in FAMILIES else ''}; use DiagonalStudentT of "
+        f"site {site.name!r} of the {side} must be a {' or '.join(families)} over its whole event, but it is "
+        f"{site.family}{further}; use DiagonalStudentT of "
         "ppl_vae.distributions, or for other families the loss elbo or gamma_power_mc"
     )
 
@@ -190,7 +199,9 @@ def scale_deviations(run: JointT, traces: Traces, program: Program) -> dict[str,
     """
     found = {}
     for part in [*run.latents.values(), run.x]:
-        own = scales(part.site) / part.factor[..., None]
+        own = scales(part.site)
+        if part.ratio is not None:
+            own = own / part.ratio[..., None] ** 0.5
         reference = own.reshape(-1, own.shape[-1])[0] if part is run.x else 1.0
         found[part.site.name] = abs(own / reference - 1.0).max()
 
@@ -266,8 +277,7 @@ def _check_df(site: Site, side: str, wanted: Any, rule: str) -> None:
         )
 
 
-def _as_double(value: Any) -> Any:
-    if is_torch_array(value) or is_numpy_array(value):
-        xp = array_namespace(value)
-        return xp.astype(value, xp.float64)
-    return value
+def _degrees_of_freedom(site: Site) -> Any:
+    """Those of a site as a scalar, in float64 where the program gave a number."""
+    number = getattr(site.fn, "number", None)
+    return site.fn.df.reshape(-1)[0] if number is None else np.float64(number)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import scipy.special
-from jax.scipy.special import gammaln
+from jax.scipy.special import digamma, gammaln
 from numpyro import handlers
 from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, Normal
 from numpyro.distributions.kl import kl_divergence
@@ -22,6 +22,7 @@ from ppl_vae.objective.numpyro_dependence import depends
 from ppl_vae.objective.objective import LatentRule, Objective, Program, given_latents
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
+from ppl_vae.transforms import CallTransform, Transform, call_numpyro
 
 __all__ = ["TERMS", "NumPyroLoss", "NumPyroProgram", "core_distribution"]
 
@@ -45,7 +46,7 @@ class NumPyroProgram:
         latents: Sets the guide's latent values in place of draws.
 
     Attributes:
-        mutable: Values of the programs' mutable sites after the last run.
+        mutable: Values of the programs' mutable sites after the first run, on whatever arguments; all begin alike.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class NumPyroProgram:
         """Log-gamma function; of a number in float64, once, and not in the compiled program."""
         return scipy.special.gammaln(value) if isinstance(value, np.ndarray | np.floating) else gammaln(value)
 
-    def constant(self, value: jax.Array) -> jax.Array:
-        """A value without its gradients."""
+    digamma = staticmethod(digamma)
+
+    def constant(self, value: Any) -> Any:
+        """A value, or a distribution, without its gradients."""
         return jax.lax.stop_gradient(value)
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
@@ -90,7 +93,8 @@ class NumPyroProgram:
         mutable = _mutable(guide_trace)
         model = handlers.replay(handlers.seed(self.model, self.fresh_key()), guide_trace)
         model_trace = self._trace(model, {**self.params, **mutable})
-        self.mutable = {**mutable, **_mutable(model_trace)}
+        for name, value in {**mutable, **_mutable(model_trace)}.items():
+            self.mutable.setdefault(name, value)
         traces = Traces(self._sites(guide_trace), self._sites(model_trace), raw=guide_trace)
         traces.check()
         return traces
@@ -109,9 +113,17 @@ class NumPyroProgram:
         """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
         return site.fn.expand(site.element_shape).sample(self.fresh_key())
 
-    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "NumPyroProgram":
-        """The same programs on other arguments, with a fresh key."""
-        return self._with(self.fresh_key(), args, kwargs)
+    def on(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, latents: LatentRule | None = None
+    ) -> "NumPyroProgram":
+        """The same programs on other arguments, with a fresh key; see ``objective.Program.on``."""
+        program = self._with(self.fresh_key(), args, kwargs)
+        program.latents, program.mutable = latents or self.latents, self.mutable
+        return program
+
+    def transformed(self, transform: Transform | CallTransform) -> "NumPyroProgram":
+        """The same programs on transformed arguments."""
+        return self.on(*call_numpyro(transform, self.fresh_key(), self.args, self.kwargs))
 
     def kl(self, q: Site, p: Site) -> jax.Array | None:
         """KL divergence per element where the pair has a closed form, otherwise None."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from ppl_vae.errors import InputError
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
+from ppl_vae.transforms import CallTransform, Transform
 
 __all__ = ["LatentRule", "Objective", "Program", "given_latents", "never_trained_notes"]
 
@@ -36,8 +37,12 @@ class Program(Protocol):
     def log_gamma(self) -> Callable[[Any], Any]:
         """Log-gamma function of the backend."""
 
+    @property
+    def digamma(self) -> Callable[[Any], Any]:
+        """Digamma function of the backend."""
+
     def constant(self, value: Any) -> Any:
-        """A value without its gradients."""
+        """A value, or a distribution, without its gradients."""
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; share the subsample indices of other traces."""
@@ -54,8 +59,13 @@ class Program(Protocol):
     def draw(self, site: Site) -> Any:
         """A fresh draw from a site's distribution, in the shape of its value."""
 
-    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Program":
-        """The same programs on other arguments."""
+    def on(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, latents: LatentRule | None = None
+    ) -> "Program":
+        """The same programs on other arguments, with latent values by a rule of their own if one is given."""
+
+    def transformed(self, transform: Transform | CallTransform) -> "Program":
+        """The same programs on transformed arguments."""
 
     def kl(self, q: Site, p: Site) -> Any | None:
         """KL divergence per element in nats where it has a closed form, otherwise None."""
@@ -118,9 +128,11 @@ class Objective(ABC):
 
     Attributes:
         allow_unbounded: Whether betas are taken that ``split`` refuses; a wrapper does what its base does.
+        binarises: Whether the loss makes zeros and ones of the grey values that it is given, in ``prepare``.
     """
 
     allow_unbounded = False
+    binarises = False
 
     def __init__(self, *, num_particles: int = 1) -> None:
         if num_particles < 1:
@@ -136,6 +148,14 @@ class Objective(ABC):
         if self.num_particles == 1:
             return self.read(program.run(), program)
         return program.average(lambda p: self.read(p.run(), p), self.num_particles)
+
+    def prepare(self, program: Program) -> Program:
+        """The program on the data that ``measure`` runs it on first.
+
+        Args:
+            program: Model, guide and arguments as given.
+        """
+        return program
 
     def notes(self, traces: Traces, program: Program) -> list[str]:
         """What the record of a fit with this loss is to say of it.

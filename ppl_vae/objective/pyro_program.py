@@ -5,6 +5,7 @@ from functools import reduce
 from typing import Any
 
 import pyro
+import scipy.special
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
@@ -16,8 +17,10 @@ from torch.distributions import Independent, Normal
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.divergences import gaussian_kl
 from ppl_vae.objective.objective import LatentRule, Objective, Program, given_latents
+from ppl_vae.objective.pyro_constant import detached
 from ppl_vae.objective.sites import Site, Traces
 from ppl_vae.objective.terms import Terms
+from ppl_vae.transforms import CallTransform, Transform, call_pyro
 
 __all__ = ["PyroLoss", "PyroProgram", "core_distribution", "never_trained"]
 
@@ -56,11 +59,12 @@ class PyroProgram:
         """Whether Pyro's validation is on."""
         return bool(is_validation_enabled())
 
-    log_gamma = staticmethod(torch.lgamma)
-
-    def constant(self, value: torch.Tensor) -> torch.Tensor:
-        """A value without its gradients."""
-        return value.detach()
+    @staticmethod
+    def log_gamma(value: Any) -> Any:
+        """Log-gamma function; of a number in float64, and no operation of a captured step."""
+        return torch.lgamma(value) if isinstance(value, torch.Tensor) else scipy.special.gammaln(value)
+    digamma = staticmethod(torch.digamma)
+    constant = staticmethod(detached)
 
     def run(self, *, indices_of: Traces | None = None) -> Traces:
         """Run the guide, then the model on its values; see ``objective.Program.run``."""
@@ -84,9 +88,16 @@ class PyroProgram:
         """A fresh draw from a site's distribution; see ``objective.Program.draw``."""
         return site.fn.expand(site.element_shape).sample()
 
-    def on(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "PyroProgram":
-        """The same programs on other arguments."""
-        return PyroProgram(self.model, self.guide, args, kwargs, data_plate=self.data_plate, latents=self.latents)
+    def on(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, latents: LatentRule | None = None
+    ) -> "PyroProgram":
+        """The same programs on other arguments; see ``objective.Program.on``."""
+        rule = latents or self.latents
+        return PyroProgram(self.model, self.guide, args, kwargs, data_plate=self.data_plate, latents=rule)
+
+    def transformed(self, transform: Transform | CallTransform) -> "PyroProgram":
+        """The same programs on transformed arguments."""
+        return self.on(*call_pyro(transform, self.args, self.kwargs))
 
     def kl(self, q: Site, p: Site) -> torch.Tensor | None:
         """KL divergence per element where the pair has a closed form, otherwise None."""

@@ -133,7 +133,37 @@ def table_columns(arrays: Mapping[str, NDArray[Any] | None]) -> dict[str, NDArra
 
 
 def write_picture(
-    path: Path, groups: Sequence[Rows], *, title: str, limits_of: NDArray[Any] | None = None
+    path: Path,
+    groups: Sequence[Rows],
+    *,
+    title: str,
+    limits_of: NDArray[Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write rows of data as a picture; arguments as of ``diagnostics.panels.save_rows``."""
-    write_atomically(path, lambda temporary: save_rows(temporary, groups, title=title, limits_of=limits_of))
+    """Write rows of data as a picture.
+
+    Args:
+        path: The file.
+        groups: As of ``diagnostics.panels.save_rows``.
+        title: As of ``save_rows``.
+        limits_of: As of ``save_rows``.
+        meta: What ``strict_json`` takes, for the picture's text field "meta", or None.
+    """
+
+    def write(temporary: Path) -> None:
+        save_rows(temporary, groups, title=title, limits_of=limits_of)
+        if meta is not None:
+            _add_text(temporary, "meta", strict_json(meta))
+
+    write_atomically(path, write)
+
+
+def _add_text(path: Path, field: str, text: str) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(field, text)
+    with Image.open(path) as picture:
+        picture.load()
+        picture.save(path, format="PNG", pnginfo=info)

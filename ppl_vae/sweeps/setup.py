@@ -7,6 +7,7 @@ from typing import Any
 from ppl_vae.data import Dataset
 from ppl_vae.plugins import Backend
 from ppl_vae.training.fit import prepare_engine
+from ppl_vae.training.loss_options import resolve_loss_options
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine
 from ppl_vae.training.records import check_files, run_record
@@ -85,12 +86,14 @@ class Asked:
             condition_shape=condition,
         )
         data = prepare(self.dataset, settings, program.options)
+        name = self.loss or program.default_loss
         loss = build_loss(
-            self.loss or program.default_loss,
+            name,
             program.backend,
-            self.loss_options,
+            resolve_loss_options(name, program.backend, self.loss_options, data),
             base=self.base_loss,
             data_plate=program.data_plate,
+            binarise=settings.binarise,
         )
         engine = make_engine(program, shape, seed=seed, device=settings.device)
         prepare_engine(engine, program, loss, data, settings, beta_by_site(1.0, engine.latents))

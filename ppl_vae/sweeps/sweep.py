@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,8 @@ def sweep(
         backend: "pyro" or "numpyro"; None takes the file's, and "pyro" for a name.
         loss: Name or path of a loss; None takes the variant's default.
         base_loss: Loss that a wrapping loss wraps.
-        loss_options: Options of ``build_loss`` by name.
+        loss_options: Options of ``build_loss`` by name; what a loss finds from the training data is found once,
+            from those of the first seed.
         out: Folder of the sweep, a new one or this sweep's; None makes a new one under ``sweeps/``.
         max_runs: Largest number of runs.
         jobs: Processes of a Pyro sweep; 0 takes one for each core.
@@ -122,6 +123,8 @@ def sweep(
     settings = asked.settings
     check_seed(settings.seed + seeds - 1)
     first = asked.ready(settings.seed)
+    # One loss for all runs, which train side by side.
+    asked = replace(asked, loss_options=first.loss.options)
     points = make_points(
         beta, range(settings.seed, settings.seed + seeds), first.engine.latents, max_runs=max_runs
     )

@@ -83,7 +83,7 @@ class Vectorised:
         shards = max(n for n in range(1, min(len(devices), num_runs) + 1) if num_runs % n == 0)
         self.mesh = Mesh(np.array(devices[:shards]), ("runs",))
         data = self.first.data
-        grey = self.first.settings.binarise == "sample"
+        grey = self.engine.options.binarise_batches or self.first.loss.object.objective.binarises
         every = data.rows(np.arange(data.dataset.num_data), grey=grey)
         self.rows = tuple(self._put(a, ALL) for a in program_arguments(every, self.engine.condition_shape))
         self.numbers = {seed: number for number, seed in enumerate(runs)}

@@ -1,31 +1,40 @@
 """What the training loop asks of a backend: steps in blocks, evaluations, state as named arrays."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data import Rows, condition_of
+from ppl_vae.data.checks import check_choice
 from ppl_vae.errors import InputError
-from ppl_vae.objective.inspection import Generation, Inspection
+from ppl_vae.objective.inspection import Generation, Inspection, read_generation
+from ppl_vae.objective.sites import Site
 from ppl_vae.objective.split import Split
 
 __all__ = [
     "Arrays",
     "Device",
     "Engine",
+    "Prior",
     "StepOptions",
     "UnitBetas",
     "chunks",
     "conditions_for",
+    "generative_model",
     "probe_betas",
     "program_arguments",
+    "read_draws",
 ]
 
 Arrays = dict[str, NDArray[Any]]
 Device = Literal["auto", "cpu", "cuda"]
+# What draws come from: the program's model, or its ``alternative_model``.
+Prior = Literal["model", "alternative"]
 
 
 @dataclass(frozen=True)
@@ -128,11 +137,14 @@ class Engine(Protocol):
         seed: int,
         latents: Mapping[str, NDArray[Any]] | None = None,
         condition: NDArray[Any] | None = None,
+        prior: Prior = "model",
+        entropy: float = 0.0,
     ) -> Generation:
-        """Draws from the model; NumPy arrays.
+        """Draws from the model, or from the program's ``alternative_model``; NumPy arrays.
 
         Sites in ``latents``, (num_draws, *event), have these values; the others are drawn given them. A
         conditional program needs a condition for each draw, (num_draws, *condition_shape); fewer are repeated.
+        ``entropy`` is what the alternative model is given: that of the data in nats, in the loss of the fit.
         """
 
 
@@ -201,6 +213,51 @@ def conditions_for(
             f"conditional model, but it is {'missing' if found is None else found.shape}; pass conditions"
         )
     return (found[np.arange(num_draws) % len(found)],)
+
+
+def generative_model(program: Any, prior: Prior, entropy: float) -> Callable[..., None]:
+    """What draws come from: a program's model, or its alternative model.
+
+    Args:
+        program: Has ``model``, and maybe ``alternative_model(x, c=None, *, betas, entropy=0.0)``.
+        prior: Which of the two.
+        entropy: Differential entropy of the data in nats that the alternative model is given.
+
+    Raises:
+        InputError: There is no such method, or it takes other arguments.
+    """
+    check_choice(prior, get_args(Prior), "prior")
+    if prior == "model":
+        model: Callable[..., None] = program.model
+        return model
+    method: Any = getattr(program, "alternative_model", None)
+    try:
+        inspect.signature(method).bind(None, betas={}, entropy=entropy)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "prior alternative needs a program with a method alternative_model(x, c=None, *, betas, entropy=0.0), "
+            f"but {type(program).__name__} has none that fits ({error}); take the prior model, or add the method"
+        ) from None
+    return partial(method, entropy=entropy)
+
+
+def read_draws(sites: Mapping[str, Site], observed: str, latents: Sequence[str]) -> Generation:
+    """Draws by the sites that a program's model has; see ``inspection.read_generation``.
+
+    Args:
+        sites: Sites of the model that was run.
+        observed: Name of the observed site that holds the data.
+        latents: Names of the latent sites.
+
+    Raises:
+        InputError: A site is missing, as it may be of an alternative model.
+    """
+    missing = [name for name in (*latents, observed) if name not in sites]
+    if missing:
+        raise InputError(
+            f"alternative_model must have the sites of model, but it lacks {', '.join(missing)}; give it the same"
+        )
+    return read_generation(sites, observed, latents)
 
 
 def chunks(num_data: int, size: int = 4096) -> list[slice]:

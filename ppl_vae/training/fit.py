@@ -17,6 +17,7 @@ from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
 from ppl_vae.training.initial import Init, check_init, initialise
 from ppl_vae.training.loop import Progress, TrainingLoop
+from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
 from ppl_vae.training.rate_targets import capacity_notes, check_measured, check_targets, miss_notes, reached_rates
@@ -75,7 +76,8 @@ def fit(
         backend: "pyro" or "numpyro"; None takes the file's or the object's, and "pyro" for a name.
         loss: Name or path of a loss, or a loss object; None takes the variant's default.
         base_loss: Loss that a wrapping loss wraps.
-        loss_options: Options of ``build_loss`` by name.
+        loss_options: Options of ``build_loss`` by name; what a loss finds from the training data, such as the
+            entropy of ``gamma_power``, is found once, and recorded as found.
         beta: Weight on the rates: one number, or numbers by latent site.
         target_rates: Rates that the fit is to spend instead, in nats per datum (per group of grouped data) of the
             validation data, by latent site or ``total``, the sum; the betas that do are found, one for each site
@@ -114,12 +116,14 @@ def fit(
     if built.plugin is None and "group" in dataset.arrangement:
         built = replace(built, data_plate="group")
     prepared = prepare(dataset, settings, built.options)
+    loss = built.default_loss if loss is None else loss
     chosen = build_loss(
-        built.default_loss if loss is None else loss,
+        loss,
         built.backend,
-        loss_options or {},
+        resolve_loss_options(loss, built.backend, loss_options or {}, prepared),
         base=base_loss,
         data_plate=built.data_plate,
+        binarise=settings.binarise,
     )
     engine = make_engine(built, dataset.data_shape, seed=settings.seed, device=settings.device)
     betas = beta_by_site(beta, engine.latents)
@@ -231,21 +235,21 @@ def prepare_engine(
     Raises:
         InputError: The program does not run with the loss, or a setting does not fit the data.
     """
-    sample = settings.binarise == "sample"
+    own, sample = loss.object.objective.binarises, settings.binarise == "sample"
     num_data = len(data.splits.train)
     options = StepOptions(
         learning_rates=settings.learning_rates(num_data),
         clip_norm=settings.clip_norm,
-        binarise_batches=sample,
+        binarise_batches=sample and not own,
         capture=settings.capture,
     )
     schedules = settings.betas(betas, num_data)
     first = {site: float(values[0]) for site, values in schedules.items()}
     with program_errors(program.plugin, "run with this loss"):
-        engine.prepare_training(loss.object, data.training(grey=sample), options, first)
+        engine.prepare_training(loss.object, data.training(grey=sample or own), options, first)
     if not loss.object.objective.allow_unbounded:
         engine.split.check(schedules)
-    engine.notes += data.notes
+    engine.notes += [*data.notes, *loss.notes]
 
 
 def _train(
@@ -357,7 +361,7 @@ def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any, data_
     return build_loss(
         recorded_plugin(folder, "inference", record),
         backend,
-        record["options"],
+        ResolvedOptions(record["options"], record.get("notes", ())),
         base=None if base is None else recorded_plugin(folder, "inference", base),
         data_plate=data_plate,
     )

@@ -17,7 +17,7 @@ from ppl_vae.data import Rows
 from ppl_vae.errors import InputError
 from ppl_vae.nets.bridge import flatten_params, unflatten_params
 from ppl_vae.objective.elbo import ELBO
-from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
+from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect
 from ppl_vae.objective.numpyro_dependence import never_trained
 from ppl_vae.objective.numpyro_program import TERMS, NumPyroLoss, NumPyroProgram
 from ppl_vae.objective.objective import LatentRule, given_latents, never_trained_notes
@@ -27,12 +27,15 @@ from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import (
     Arrays,
     Device,
+    Prior,
     StepOptions,
     UnitBetas,
     chunks,
     conditions_for,
+    generative_model,
     probe_betas,
     program_arguments,
+    read_draws,
 )
 from ppl_vae.training.seeds import child_seed
 
@@ -91,7 +94,7 @@ class NumPyroEngine:
             mode: jax.jit(partial(self._inspect_as, mode), static_argnames="draw_x")
             for mode in ("draw", "mean", "given")
         }
-        self._generate = jax.jit(self._generate_like)
+        self._generate = jax.jit(self._generate_like, static_argnames=("prior", "entropy"))
         self._all_finite = jax.jit(_all_finite)
         self._evaluate: dict[int, Any] = {}
 
@@ -272,17 +275,24 @@ class NumPyroEngine:
         seed: int,
         latents: Mapping[str, NDArray[Any]] | None = None,
         condition: NDArray[Any] | None = None,
+        prior: Prior = "model",
+        entropy: float = 0.0,
     ) -> Generation:
-        """Draws from the model; see ``engine.Engine``."""
+        """Draws from the model or its alternative; see ``engine.Engine``."""
         blank = np.zeros((num_draws, *self.data_shape))
         conditions = conditions_for(num_draws, condition, self.condition_shape)
         shapes = tuple(map(self._on_device, (blank, *conditions)))
         given = {name: self._on_device(value) for name, value in (latents or {}).items()}
-        return jax.tree.map(np.asarray, self._generate(self._params(), jax.random.key(seed), shapes, given))
+        options = {"prior": prior, "entropy": entropy}
+        drawn = self._generate(self._params(), jax.random.key(seed), shapes, given, **options)
+        return jax.tree.map(np.asarray, drawn)
 
-    def _generate_like(self, params: Any, key: Array, batch: Batch, given: Mapping[str, Array]) -> Generation:
-        found = self._program(batch, key, params).generate(given)
-        return read_generation(found, self.observed, self.latents)
+    def _generate_like(
+        self, params: Any, key: Array, batch: Batch, given: Mapping[str, Array], *, prior: Prior, entropy: float
+    ) -> Generation:
+        program = self._program(batch, key, params)
+        program.model = generative_model(self.evaluated, prior, entropy)
+        return read_draws(program.generate(given), self.observed, self.latents)
 
     def _program(
         self, batch: Batch, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any

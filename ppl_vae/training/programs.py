@@ -11,6 +11,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.options import Option, check_options, options_of
 from ppl_vae.plugins import Backend, Plugin, at_fault, available, explain_missing, find
 from ppl_vae.training.engine import Device, Engine
+from ppl_vae.training.loss_options import ResolvedOptions
 from ppl_vae.training.settings import FitSettings
 
 __all__ = [
@@ -96,12 +97,19 @@ class Loss:
         name: Its name, or its class.
         plugins: Its file, then its base's; empty for an object.
         record: What a run keeps of it.
+        notes: What a reader of the run should know of how its options were found.
     """
 
     object: Any
     name: str
     plugins: tuple[Plugin, ...]
     record: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> ResolvedOptions:
+        """Every option of ``build_loss`` with its value, to build the loss again."""
+        return ResolvedOptions(self.record["options"], self.notes)
 
 
 def build_program(
@@ -255,7 +263,13 @@ def _check_contract(program: Any, owner: str, backend: Backend) -> None:
 
 
 def build_loss(
-    loss: Any, backend: Backend, options: Mapping[str, Any], *, base: Any = None, data_plate: str = "data"
+    loss: Any,
+    backend: Backend,
+    options: Mapping[str, Any],
+    *,
+    base: Any = None,
+    data_plate: str = "data",
+    binarise: str = "none",
 ) -> Loss:
     """Build a loss, or take an object as it is.
 
@@ -265,6 +279,7 @@ def build_loss(
         options: Options of ``build_loss`` by name.
         base: Name of the loss that is wrapped, where the loss wraps one.
         data_plate: Plate that terms are per element of, for losses with that option; ``options`` come first.
+        binarise: How a fit binarises its data, for losses with that option, which then do so themselves.
 
     Raises:
         InputError: The loss, an option or the base is wrong.
@@ -277,21 +292,26 @@ def build_loss(
     values = {option.name: option.default for option in declared}
     if data_plate != "data" and "data_plate" in values:
         values["data_plate"] = data_plate
+    if "binarise" in values:
+        values["binarise"] = binarise
     values |= check_options(declared, options, f"loss {plugin.name}")
     wraps = inspect.signature(entry).parameters.get("base")
+    notes = options.notes if isinstance(options, ResolvedOptions) else ()
     record = {
         "name": plugin.name,
         "file": plugin.path.name,
         "sha256": plugin.sha256,
         "options": dict(values),
         "base": None,
+        **({"notes": list(notes)} if notes else {}),
     }
     if base is None:
         if wraps and wraps.default is inspect.Parameter.empty:
             raise InputError(f"loss {plugin.name} wraps another one, but none is named; pass --base-loss")
         with program_errors(plugin, "build with its options", locate=False):
             built = entry(**values)
-        return Loss(_checked_loss(built, backend, f"{plugin.path} must build"), plugin.name, (plugin,), record)
+        _checked_loss(built, backend, f"{plugin.path} must build")
+        return Loss(built, plugin.name, (plugin,), record, notes)
     if not wraps:
         raise InputError(
             f"base loss must go with a loss that wraps one, but {plugin.name} wraps none; leave --base-loss out"
@@ -305,7 +325,7 @@ def build_loss(
     with program_errors(plugin, "build with its options", locate=False):
         wrapped = entry(**values, base=inner.object)
     _checked_loss(wrapped, backend, f"{plugin.path} must build")
-    return Loss(wrapped, plugin.name, (plugin, *inner.plugins), {**record, "base": dict(inner.record)})
+    return Loss(wrapped, plugin.name, (plugin, *inner.plugins), {**record, "base": dict(inner.record)}, notes)
 
 
 def _loss_from_object(loss: Any, backend: Backend, options: Mapping[str, Any]) -> Loss:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Rows
 from ppl_vae.errors import InputError
 from ppl_vae.nets.parameters import check_names
-from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect, read_generation
+from ppl_vae.objective.inspection import DATA_FIELDS, Generation, Inspection, inspect
 from ppl_vae.objective.objective import LatentRule, given_latents, never_trained_notes
 from ppl_vae.objective.pyro_program import PyroLoss, PyroProgram, never_trained
 from ppl_vae.objective.split import find_split
@@ -23,12 +23,15 @@ from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import (
     Arrays,
     Device,
+    Prior,
     StepOptions,
     UnitBetas,
     chunks,
     conditions_for,
+    generative_model,
     probe_betas,
     program_arguments,
+    read_draws,
 )
 from ppl_vae.training.fused_adam import FusedAdam
 from ppl_vae.training.seeds import child_seed
@@ -108,7 +111,7 @@ class PyroEngine:
         with self._on_trial(0):
             batch = self._batch(self._arguments(x[:2]))
             probe = probe_betas(self.latents)
-            run = self._program(batch, betas=probe, data_plate=loss.data_plate)
+            run = loss.objective.prepare(self._program(batch, betas=probe, data_plate=loss.data_plate))
             traces = run.run()
             self.split = find_split(traces, run)
             traces.check_data_plate(loss.data_plate)
@@ -280,15 +283,18 @@ class PyroEngine:
         seed: int,
         latents: Mapping[str, NDArray[Any]] | None = None,
         condition: NDArray[Any] | None = None,
+        prior: Prior = "model",
+        entropy: float = 0.0,
     ) -> Generation:
-        """Draws from the model; see ``engine.Engine``."""
+        """Draws from the model or its alternative; see ``engine.Engine``."""
         self.program.eval()
         shapes = self._on_device(np.zeros((num_draws, *self.data_shape), np.float32))
         conditions = map(self._on_device, conditions_for(num_draws, condition, self.condition_shape))
         given = {name: self._on_device(value) for name, value in (latents or {}).items()}
         with forked(self.device, seed), pyro.validation_enabled(False):
-            found = self._program([shapes, *conditions]).generate(given)
-            return _to_numpy(read_generation(found, self.observed, self.latents))
+            program = self._program([shapes, *conditions])
+            program.model = generative_model(self.program, prior, entropy)
+            return _to_numpy(read_draws(program.generate(given), self.observed, self.latents))
 
     def _program(
         self, batch: Sequence[Tensor], *, betas: Mapping[str, float] | None = None, **options: Any

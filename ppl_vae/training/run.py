@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
+from ppl_vae.entropy_option import entropy_in_nats
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically, write_json
-from ppl_vae.likelihoods.support import LIKELIHOODS, check_support
+from ppl_vae.likelihoods.support import LIKELIHOODS, REAL_VALUED, check_support
 from ppl_vae.plugins import Backend
-from ppl_vae.training.engine import Device, Engine, chunks, conditions_for
+from ppl_vae.training.engine import Device, Engine, Prior, chunks, conditions_for
 from ppl_vae.training.prepared import Prepared, evenly_spaced
 from ppl_vae.training.programs import Program, make_engine
 from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record, rebuild_program
@@ -133,8 +134,16 @@ class Run:
         found = inspect_draws(self.engine, self._checked(x), ("mean",), num_draws=1, seed=0, latents="mean")
         return found["mean"][0]
 
-    def sample(self, num_draws: int, *, seed: int = 0, noise: bool = False, condition: Any = None) -> NDArray[Any]:
-        """Draws from the model.
+    def sample(
+        self,
+        num_draws: int,
+        *,
+        seed: int = 0,
+        noise: bool = False,
+        condition: Any = None,
+        prior: Prior = "model",
+    ) -> NDArray[Any]:
+        """Draws from the model, or from the alternative model that a program such as that of ``t3vae`` has.
 
         Args:
             num_draws: How many, at least 1.
@@ -142,20 +151,25 @@ class Run:
             noise: Draw x itself; otherwise its mean given the latents.
             condition: What a conditional model is given, (m, *condition_shape), repeated as often as needed; by
                 default the conditions of the test data.
+            prior: "alternative" for the program's ``alternative_model``, with the entropy that its loss was given.
 
         Returns:
             Draws, (num_draws, *data_shape).
+
+        Raises:
+            InputError: An argument breaks its rule, or the program has no such method.
         """
         if num_draws < 1:
             raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
         check_seed(seed)
         condition = self.default_condition if condition is None else condition
         given = conditions_for(num_draws, condition, self.engine.condition_shape)
+        options: Any = {} if prior == "model" else {"prior": prior, "entropy": self._entropy()}
         parts = chunks(num_draws, 1024)  # the decoder's activations are many times as large as x
         # JAX keys take 32 bits.
         seeds = np.random.SeedSequence(seed).generate_state(len(parts)).tolist()
         drawn = [
-            self.engine.generate(p.stop - p.start, seed=s, condition=given[0][p] if given else None)
+            self.engine.generate(p.stop - p.start, seed=s, condition=given[0][p] if given else None, **options)
             for p, s in zip(parts, seeds, strict=True)
         ]
         return np.concatenate([part.x if noise else part.mean for part in drawn])
@@ -306,11 +320,21 @@ class Run:
         store = self.to_arviz(split=split, num_draws=num_draws, seed=seed)
         write_atomically(self.path / "posterior.nc", lambda path: write_store(path, store))
 
+    def _entropy(self) -> float:
+        """Differential entropy of the data in nats that the loss was given; 0 for a loss without."""
+        loss = self.record["loss"]
+        if loss["file"] is None:
+            raise InputError(
+                f"loss must be recorded with its entropy for draws from the alternative prior, but {self.path} "
+                f"was made with an object of class {loss['name']}; use engine.generate(prior=..., entropy=...)"
+            )
+        return entropy_in_nats(loss["options"].get("entropy", "off"))
+
     def _with_density(self, x: Any) -> NDArray[np.float32]:
         """Data of the run's shape, for which its likelihood has a density."""
         array, likelihood = self._checked(x), self.program.options.get("likelihood")
-        # Any real numbers have a Gaussian density; that a data set varies matters for a fit only.
-        if likelihood in LIKELIHOODS and likelihood != "gaussian":
+        # That real numbers vary matters for a fit only.
+        if likelihood in LIKELIHOODS and likelihood not in REAL_VALUED:
             check_support(likelihood, array)
         return array
 

@@ -1,6 +1,7 @@
 """The command theory t3vae: what it prints, as JSON and as a table, and what it refuses."""
 
 import json
+import math
 import re
 from types import SimpleNamespace
 
@@ -40,11 +41,20 @@ def test_json_has_the_constants(command):
     assert "nu cannot matter at this size" in found["notes"][0]
 
 
+def test_the_entropy_of_the_data_enters(command):
+    found = json.loads(command("--nu 10 --n 2 --m 1 --sigma 0.5 --entropy 1.5 --json").out)
+    assert found["entropy"] == 1.5
+    # B e^H in the place of B, and the powers of it that the constants are.
+    published = t3vae_constants(df=10.0, data_dim=2, latent_dim=1, scale=0.5)
+    assert found["log_b"] == pytest.approx(published.log_b + 1.5, abs=1e-12)
+    assert found["kappa"] == pytest.approx(published.kappa * math.exp(2 * 1.5 / 10), rel=1e-12)
+
+
 def test_a_table_with_the_note_on_standard_error(command):
     done = command("--nu 10 --n 12288 --m 64")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[0].startswith("nu=10.0  n=12288  m=64  sigma=1.0")
+    assert lines[0].startswith("nu=10.0  n=12288  m=64  sigma=1.0  entropy=0.0")
     assert [line.split()[0] for line in lines[1:]] == list(KEYS)
     assert re.search(r"^ +kappa  0\.0586314$", done.out, re.M)
     assert done.err.startswith("note: nu cannot matter at this size")
@@ -57,6 +67,7 @@ def test_a_table_with_the_note_on_standard_error(command):
         ("--nu 2 --n 784 --m 16", r"df \(nu\) must be above 2 and finite, but it is 2\.0"),
         ("--nu 5 --n 0 --m 16", r"data_dim \(n\) must be an integer from 1 to 1e12"),
         ("--nu 5 --n 784 --m 16 --sigma -1", r"scale \(sigma\) must be positive"),
+        ("--nu 5 --n 784 --m 16 --entropy nan", "entropy must be a number of nats, but it is nan"),
     ],
 )
 def test_bad_input_is_answered_by_one_message(command, words, match):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
@@ -74,3 +75,13 @@ def test_a_picture_that_fails_leaves_nothing():
     assert not list(Path().iterdir())
     write_picture(Path("a.png"), [{"a": np.zeros((2, 4, 4))}], title="t")
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_keeps_its_pixels_with_a_text():
+    rows = [{"a": np.random.default_rng(0).random((2, 4, 4))}]
+    write_picture(Path("a.png"), rows, title="t")
+    write_picture(Path("b.png"), rows, title="t", meta={"run": "Läufe/1", "nan": float("nan")})
+    with Image.open("a.png") as plain, Image.open("b.png") as told:
+        assert json.loads(told.text["meta"]) == {"run": "Läufe/1", "nan": None}
+        assert "meta" not in plain.text
+        np.testing.assert_array_equal(np.asarray(told), np.asarray(plain))

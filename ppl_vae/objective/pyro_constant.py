@@ -1,0 +1,36 @@
+"""Tensors and distributions of torch without their gradients."""
+
+from copy import copy
+from typing import Any
+
+import torch
+from torch.distributions import Distribution, Transform
+
+from ppl_vae.errors import InputError
+
+__all__ = ["detached"]
+
+
+def detached(value: Any) -> Any:
+    """A tensor, or a distribution of the same law, through which no gradient flows.
+
+    Args:
+        value: A tensor, a distribution, or what a distribution is made of.
+
+    Raises:
+        InputError: A distribution is made of a network, such as a flow, whose parameters it cannot stop.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, torch.nn.Module):
+        raise InputError(
+            f"a distribution must be made of tensors to have its gradients stopped, but one has a network, "
+            f"{type(value).__name__}; leave the option stop out"
+        )
+    if isinstance(value, list | tuple):
+        return type(value)(map(detached, value))
+    if not isinstance(value, Distribution | Transform):
+        return value
+    twin = copy(value)
+    vars(twin).update({name: detached(part) for name, part in vars(value).items()})
+    return twin
