@@ -96,6 +96,7 @@ _CIFAR10_PNG = {
     "test_lables.json": "a5df9ed6f395827dd69906fe5ac740be70395ca9d841974d4351818628b48bb6",
 }
 _CIFAR10_BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+_STOCKS = {"sp500_dataset.csv": "5f769c6d7be57f62a4dfd1f553995855462a17c92b21a4af4245439c6115617f"}
 
 _ENTRIES = (
     Entry(
@@ -166,6 +167,14 @@ _ENTRIES = (
         UNCHECKED,
         (Layout("meshes.read_mesh_folder", ("bathtub", "monitor", "night_stand")),),
         options=("num_points",),
+    ),
+    Entry(
+        "stocks",
+        "daily log-returns of 20 shares in per cent, 1990 to 2022",
+        "PyPI package skfolio 1.12.0",
+        "BSD-3-Clause for the package; terms of the prices not stated",
+        (_known("stocks.read_stocks", _STOCKS),),
+        sha256="9d5a98f78f175fc8ccd7c2bdfdb7cae784048abbcfcb6bbd26a04d5bd2594af9",
     ),
 )
 
