@@ -164,6 +164,69 @@ def test_shapes_expansion_and_events(ppl):
     assert (type(core).__name__, event_dim, tuple(core.event_shape)) == ("DiagonalStudentT", 2, (4,))
 
 
+# Scales of images of 2 x 2, as coordinates and one for all of them, and of each of three images.
+IMAGE_SCALES = [SCALE.reshape(2, 2), 0.7, np.array([0.2, 1.0, 3.0])[:, None, None]]
+
+
+@pytest.mark.parametrize("scale", IMAGE_SCALES)
+def test_an_event_of_two_axes_is_that_of_its_coordinates(ppl, scale):
+    image = build(ppl, loc=LOC.reshape(2, 2), scale=scale, event_dim=2)
+    flat = build(ppl, scale=scale if isinstance(scale, float) else scale.reshape(*scale.shape[:-2], -1))
+    assert (tuple(image.batch_shape), tuple(image.event_shape)) == ((3,), (2, 2))
+    x = np.random.default_rng(6).normal(size=(5, 3, 2, 2))
+    expected = log_prob(ppl, flat, ppl.array(x.reshape(5, 3, 4)))
+    wide = image.expand((5, 3))
+    assert tuple(wide.event_shape) == (2, 2)
+    for fn in (image, wide):
+        np.testing.assert_allclose(log_prob(ppl, fn, ppl.array(x)), expected, rtol=1e-14)
+    np.testing.assert_allclose(ppl.numpy(image.entropy()), ppl.numpy(flat.entropy()), rtol=1e-14)
+    for name in ("mean", "variance"):
+        found = ppl.numpy(getattr(wide, name))
+        assert found.shape == (5, 3, 2, 2)
+        np.testing.assert_array_equal(found[2].reshape(3, 4), ppl.numpy(getattr(flat, name)))
+    core, event_dim, _ = ppl.core_distribution(wide.to_event(1))
+    assert (type(core).__name__, event_dim, tuple(core.event_shape)) == ("DiagonalStudentT", 1, (2, 2))
+
+
+def test_draws_of_two_axes_share_a_chi_square_and_have_the_moments(ppl):
+    fn = build(ppl, 5.0, LOC.reshape(2, 2), SCALE.reshape(2, 2), event_dim=2)
+    x = draw(ppl, fn, (NUM_DRAWS,)).reshape(NUM_DRAWS, 4)
+    squares = (x - LOC) ** 2
+    assert (np.abs(x.mean(0) - LOC) < 4 * x.std(0) / np.sqrt(NUM_DRAWS)).all()
+    # 5 degrees of freedom have fourth moments, which the error needs.
+    assert (np.abs(squares.mean(0) - SCALE**2 * 5 / 3) < 4 * squares.std(0) / np.sqrt(NUM_DRAWS)).all()
+    assert stats.kstest((squares / SCALE**2).mean(-1), stats.f(4, 5.0).cdf).pvalue > 1e-3
+
+
+def test_conditionals_multiply_to_the_density_of_the_joint(ppl):
+    rng, df = np.random.default_rng(7), 4.5
+    z1, z2, x = rng.normal(size=(6, 2)), rng.normal(size=(6, 1)), rng.normal(size=(6, 2, 2))
+    sigma = np.array([[0.5, 1.0], [2.0, 0.3]])
+    given = [ppl.array(z1), ppl.array(z2)]
+    for scale in (sigma, 0.5):
+        fn = student_t(ppl).conditional(
+            df,
+            ppl.array(LOC.reshape(2, 2)),
+            scale if isinstance(scale, float) else ppl.array(scale),
+            given,
+            event_dim=2,
+        )
+        np.testing.assert_allclose(ppl.numpy(fn.df), 7.5, rtol=1e-15)
+        own = np.broadcast_to(scale, (2, 2)).ravel()
+        whole = stats.multivariate_t(np.zeros(7), np.diag([1.0] * 3 + [*own**2]), df)
+        part = stats.multivariate_t(np.zeros(3), np.eye(3), df)
+        before = np.hstack([z1, z2])
+        expected = whole.logpdf(np.hstack([before, x.reshape(6, 4) - LOC])) - part.logpdf(before)
+        np.testing.assert_allclose(log_prob(ppl, fn, ppl.array(x)), expected, rtol=1e-11)
+
+
+def test_shapes_of_events_that_do_not_belong_together(ppl):
+    with pytest.raises(InputError, match=r"the same 2 last axes, .* shapes are \(4, 3\) and \(3, 1\)"):
+        build(ppl, 5.0, np.zeros((4, 3)), np.ones((3, 1)), event_dim=2)
+    with pytest.raises(InputError, match="the same 2 last axes"):
+        build(ppl, 5.0, np.zeros(4), np.ones(4), event_dim=2)
+
+
 def test_entropies_agree_with_scipy(ppl):
     expected = [stats.multivariate_t(LOC, np.diag(SCALE**2), df).entropy() for df in DF]
     found = ppl.numpy(ppl.compile(lambda df: build(ppl, df).entropy())(ppl.array(DF)))
@@ -333,6 +396,9 @@ def test_numpyro_distributions_pass_through_transformations():
     _, scanned = jax.lax.scan(
         lambda s, row: (s, DiagonalStudentT(5.0, row[0], SCALE).log_prob(row[1])), 0, (locs, x)
     )
-    for found in (each, scanned):
+    images = jax.vmap(lambda loc: DiagonalStudentT(5.0, loc.reshape(2, 2), 1.0, event_dim=2))(locs)
+    of_images = jax.vmap(lambda fn, x: fn.log_prob(x))(images, x.reshape(3, 2, 2))
+    flat = DiagonalStudentT(5.0, locs, 1.0).log_prob(x)
+    for found, value in ((each, expected), (scanned, expected), (of_images, flat)):
         # float32, in another order of operations
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(found, value, rtol=1e-5)
