@@ -234,6 +234,7 @@ def expectations(rare: Mapping[str, Sequence[int]]) -> dict[str, Rule]:
         rare: Rare classes by data set, none of balanced data.
     """
     tailed = [name for name, classes in rare.items() if classes]
+    strong = [name for name in tailed if float(name.split(", ")[1].split(" ")[0]) >= 50.0]
 
     def ratio(table: pd.DataFrame, data: str, what: str, pair: tuple[str, str], classes: Sequence[Any]) -> float:
         part = table[(table["data"] == data) & (table["what"] == what)]
@@ -249,22 +250,26 @@ def expectations(rare: Mapping[str, Sequence[int]]) -> dict[str, Rule]:
         )
 
     rebuilt, drawn = ("t3VAE", "VAE"), ("conditional t3VAE, alternative prior", "conditional VAE")
-    return {
+    nearly = ("t3VAE", "beta-VAE")
+    rules = {
         "t3VAE rebuilds better than a VAE of the same scale, on all data": Rule(
             "largest ratio of their distances", worst("rebuilt", rebuilt, list(rare), ALL), most=0.9
         ),
-        "and rare classes too": Rule(
-            "largest ratio of their mean distances", worst("rebuilt", rebuilt, tailed, "rare"), most=0.9
-        ),
         "at this size it is nearly a beta-VAE: it rebuilds about as well as that of beta kappa": Rule(
             "largest |log ratio|",
-            lambda t: max(abs(np.log(ratio(t, name, "rebuilt", ("t3VAE", "beta-VAE"), [ALL]))) for name in rare),
+            lambda t: max(abs(np.log(ratio(t, name, "rebuilt", nearly, [ALL]))) for name in rare),
             most=float(np.log(1.15)),
         ),
-        "a prior a class draws rare classes better than a conditional VAE at 50 to 1 and more": Rule(
-            "largest ratio of their mean distances", worst("drawn", drawn, tailed[1:], "rare"), most=1.0
-        ),
     }
+    if tailed:
+        rules["it rebuilds rare classes better than a VAE too"] = Rule(
+            "largest ratio of their mean distances", worst("rebuilt", rebuilt, tailed, "rare"), most=0.9
+        )
+    if strong:
+        rules["a prior a class draws rare classes better than a conditional VAE at 50 to 1 and more"] = Rule(
+            "largest ratio of their mean distances", worst("drawn", drawn, strong, "rare"), most=1.0
+        )
+    return rules
 
 
 def _tables(table: pd.DataFrame, rare: Mapping[str, Sequence[int]]) -> str:
@@ -290,8 +295,9 @@ def _spread(values: Any) -> str:
     return f"{values.mean():.3g}" + (f" +- {values.std():.2g}" if len(values) > 1 else "")
 
 
-def _draw_pictures(images: Images, runs: Mapping[str, Any], figure: Any, num: int = 8) -> None:
-    rows = [int(np.flatnonzero(images.test_labels == k % 10)[0]) for k in range(num)]
+def _draw_pictures(images: Images, runs: Mapping[str, Any], figure: Any) -> None:
+    num = min(8, int(images.test_labels.max()) + 1)
+    rows = [int(np.flatnonzero(images.test_labels == k)[0]) for k in range(num)]
     one_hot = np.eye(int(images.labels.max()) + 1, dtype=np.float32)[images.test_labels]
     shown = {"real": images.test[rows]}
     for name, run in runs.items():
@@ -306,7 +312,9 @@ def _draw_pictures(images: Images, runs: Mapping[str, Any], figure: Any, num: in
         for picture, ax in zip(pictures, row, strict=True):
             ax.imshow(np.clip(picture, 0.0, 1.0), cmap="gray", vmin=0.0, vmax=1.0)
             ax.set_axis_off()
-        row[0].set_title(name, loc="left", fontsize=8)
+        # A long title would widen the first column.
+        row[0].set_title(name, loc="left", fontsize=8).set_in_layout(False)
+    figure.get_layout_engine().set(h_pad=0.12)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -122,8 +122,8 @@ def build(
         num_channels: Channels after the first convolution; each further one has twice as many.
         activation: Nonlinearity of the hidden layers.
         df: Degrees of freedom nu of the priors, above 2; fewer make heavier tails, 10^8 a Gaussian.
-        scale: Scale sigma of x given z at its prior's location in units of the data, fixed: the loss gamma_power
-    bears no learned one.
+        scale: Scale sigma of x given z at its prior's location in units of the data, fixed: the loss
+            gamma_power bears no learned one.
     """
     condition = Condition(data_shape, given("condition_shape", condition_shape), net)
     t3vae_constants(df=df, data_dim=prod(data_shape), latent_dim=latent_dim, scale=scale)  # refuses what has none

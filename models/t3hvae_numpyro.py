@@ -16,6 +16,7 @@ from jax import Array
 from numpyro import handlers
 
 from ppl_vae.distributions.numpyro_student_t import DiagonalStudentT
+from ppl_vae.errors import InputError
 from ppl_vae.nets.equinox_conditional import level_decoder, level_encoders
 from ppl_vae.nets.equinox_nets import build_decoder, lazy_module
 from ppl_vae.nets.levels import Levels
@@ -135,6 +136,11 @@ def build(
         df: Degrees of freedom nu of the prior, above 2; fewer make heavier tails, 10^8 a Gaussian.
         scale: Scale sigma of x given latents at their locations, fixed: the loss gamma_power bears no learned one.
     """
+    if len(latent_dims) != 2:
+        raise InputError(
+            f"latent_dims must be the sizes of two levels, the bottom one first, but it is {list(latent_dims)}; "
+            "take t3vae for one level"
+        )
     # Refuses what has no constants.
     alternative_scales(df=df, data_dim=prod(data_shape), latent_dims=latent_dims[::-1], scale=scale)
     dense: dict[str, Any] = {"hidden_dim": hidden_dim, "num_channels": num_channels, "activation": activation}

@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.distributions.pyro_student_t import DiagonalStudentT
+from ppl_vae.errors import InputError
 from ppl_vae.nets.levels import Levels
 from ppl_vae.nets.sizes import Activation, Net
 from ppl_vae.nets.torch_conditional import level_decoder, level_encoders
@@ -136,6 +137,11 @@ def build(
         df: Degrees of freedom nu of the prior, above 2; fewer make heavier tails, 10^8 a Gaussian.
         scale: Scale sigma of x given latents at their locations, fixed: the loss gamma_power bears no learned one.
     """
+    if len(latent_dims) != 2:
+        raise InputError(
+            f"latent_dims must be the sizes of two levels, the bottom one first, but it is {list(latent_dims)}; "
+            "take t3vae for one level"
+        )
     # Refuses what has no constants.
     alternative_scales(df=df, data_dim=prod(data_shape), latent_dims=latent_dims[::-1], scale=scale)
     dense: dict[str, Any] = {"hidden_dim": hidden_dim, "num_channels": num_channels, "activation": activation}

@@ -30,6 +30,8 @@ def entropy_in_nats(entropy: str | float) -> float:
     """
     if entropy == "off":
         return 0.0
+    if isinstance(entropy, bool):
+        entropy = str(entropy)
     if entropy in METHODS:
         raise InputError(
             f"entropy must be a number of nats where there are no data to estimate it, but it is {entropy!r}; "
@@ -37,7 +39,7 @@ def entropy_in_nats(entropy: str | float) -> float:
         )
     try:
         return float(entropy)
-    except ValueError:
+    except (TypeError, ValueError):
         raise InputError(
             f"entropy must be off, a number of nats, {' or '.join(METHODS)}, but it is {entropy!r}; choose one"
         ) from None

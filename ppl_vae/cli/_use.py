@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -92,6 +92,8 @@ def reconstruct(
     import numpy as np
 
     from ppl_vae.data import condition_of
+    from ppl_vae.formulas.point_clouds import chamfer
+    from ppl_vae.nets.clouds import CloudLikelihood
     from ppl_vae.training.engine import chunks
 
     job = _Job("reconstruct", run, out, "reconstructions.npz", (".npz", ".csv", ".png"), backend, device)
@@ -104,6 +106,11 @@ def reconstruct(
         job.draw([job.whole(rows, condition_of(x[few]))], chosen.name)
     else:
         job.write({"mean": mean}, chosen)
+    if job.run.program.options.get("likelihood") in get_args(CloudLikelihood):
+        # Points have no order, in which entries could be compared.
+        distances = np.concatenate([chamfer(x[p], mean[p]).distance("mean") for p in chunks(len(x), 64)])
+        job.print({"num_data": len(x), "mean_chamfer_distance": float(distances.mean(dtype=np.float64))}, as_json)
+        return
     error = float(((x - mean) ** 2).mean(dtype=np.float64))
     present = condition_of(x)
     if job.run.engine.nested and present is not None:  # places that no member takes are zeros on both sides

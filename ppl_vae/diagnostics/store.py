@@ -49,10 +49,10 @@ def to_arviz(
     - ``prior``: the same sites drawn from the model, (chain, draw, <site>_dim).
     - ``posterior_predictive``: ``x_mean``, the mean of x given the first draws, (chain, draw, datum, x_dim_0,
       ...); not draws of x, which would add the likelihood's noise.
-    - ``sample_stats``: ``log_weight``, log p(x, z) - log q(z given x), (chain, draw, datum).
+    - ``sample_stats``: with a density of x ``log_weight``, log p(x, z) - log q(z given x), (chain, draw, datum).
     - ``observed_data``: x.
-    - ``constant_data``: ``log_px``, ``log_px_standard_error`` and Pareto ``khat``, and ``label`` and
-      ``label_name`` where given, all (datum,).
+    - ``constant_data``: likewise ``log_px``, ``log_px_standard_error`` and Pareto ``khat``, and ``label``
+      and ``label_name`` where given, all (datum,).
 
     A site of no event axis has no <site>_dim, one of several has <site>_dim_0, <site>_dim_1, ...; a model
     that names its observed site otherwise has that name in place of x.
@@ -88,18 +88,21 @@ def to_arviz(
         engine, data, ("mean",), num_draws=min(num_predictive_draws, num_draws), seed=seeds[1], latents=first
     )
     prior = engine.generate(num_prior_draws, seed=seeds[2], condition=condition_of(data))
-    log_px = estimate_log_px(draws.log_weight)
-    constant |= {
-        "log_px": (("datum",), log_px.value),
-        "log_px_standard_error": (("datum",), log_px.standard_error),
-        "khat": (("datum",), log_px.khat),
-    }
+    stats: Variables = {}
+    if draws.log_weight is not None:
+        log_px = estimate_log_px(draws.log_weight)
+        constant |= {
+            "log_px": (("datum",), log_px.value),
+            "log_px_standard_error": (("datum",), log_px.standard_error),
+            "khat": (("datum",), log_px.khat),
+        }
+        stats = {"log_weight": ((*DRAWS, "datum"), draws.log_weight[None])}
     per_datum, site = (*DRAWS, "datum"), engine.observed
     groups: dict[str, Variables] = {
         "posterior": {name: _draws(name, value, per_datum) for name, value in draws.latents.items()},
         "prior": {name: _draws(name, value, DRAWS) for name, value in prior.latents.items()},
         "posterior_predictive": {f"{site}_mean": _draws(site, found["mean"], per_datum, number=True)},
-        "sample_stats": {"log_weight": (per_datum, draws.log_weight[None])},
+        "sample_stats": stats,
         "observed_data": {site: (("datum", *_axes(site, data.ndim - 1, number=True)), np.asarray(data))},
         "constant_data": constant,
     }

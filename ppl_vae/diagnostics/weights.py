@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.importance import importance_log_px, mean_and_standard_error, pareto_smooth
 from ppl_vae.errors import InputError
-from ppl_vae.training.engine import Engine, chunks
+from ppl_vae.training.engine import MAX_ROWS, Engine, chunks
 
 __all__ = [
     "LogPx",
     "PosteriorDraws",
+    "check_density",
     "estimate_log_px",
     "inspect_draws",
     "log_px",
@@ -26,7 +27,6 @@ __all__ = [
     "unit_means",
 ]
 
-MAX_ROWS = 16384
 MAX_ENTRIES = 2**24  # of x in one piece: 64 MiB, and as much again for its mean
 BLOCK = 1024  # data whose weights are reduced at once, as the reductions copy them several times
 
@@ -37,11 +37,11 @@ class PosteriorDraws:
 
     Attributes:
         latents: Latent values by site, (s, n, *event); empty where they were not kept.
-        log_weight: log p(x, z) - log q(z given x) in nats, (s, n).
+        log_weight: log p(x, z) - log q(z given x) in nats, (s, n); None where x has no density.
     """
 
     latents: Mapping[str, NDArray[Any]]
-    log_weight: NDArray[np.float64]
+    log_weight: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +98,26 @@ def posterior_draws(
     Raises:
         InputError: ``x`` has no data or no data axes, or ``num_draws`` or ``rows`` is below 1.
     """
-    fields = ("latents", "log_weight") if keep_latents else ("log_weight",)
+    fields = [*(["latents"] if keep_latents else []), *(["log_weight"] if engine.has_density else [])]
     found = inspect_draws(engine, x, fields, num_draws=num_draws, seed=seed, rows=rows)
-    return PosteriorDraws(found.get("latents", {}), np.asarray(found["log_weight"], np.float64))
+    log_weight = np.asarray(found["log_weight"], np.float64) if engine.has_density else None
+    return PosteriorDraws(found.get("latents", {}), log_weight)
+
+
+def check_density(engine: Engine) -> None:
+    """Refuse a model that gives the data no density.
+
+    Args:
+        engine: What holds the fit.
+
+    Raises:
+        InputError: Its likelihood is none.
+    """
+    if not engine.has_density:
+        raise InputError(
+            f"the model must give {engine.observed} a density for log p({engine.observed}), but its likelihood is "
+            "not normalised, such as a Chamfer distance; fit the model with another likelihood, such as mixture"
+        )
 
 
 def posterior_means(engine: Engine, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -148,13 +165,14 @@ def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> Log
         Estimates with standard errors and Pareto k.
 
     Raises:
-        InputError: ``x`` has no data or no data axes, ``num_draws`` is below 1, or a weight is nan.
+        InputError: ``x`` has no data, no data axes or no density, ``num_draws`` is below 1, or a weight is nan.
 
     Source:
         Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Vehtari et al., arXiv:1507.02646.
     """
-    draws = posterior_draws(engine, x, num_draws=num_draws, seed=seed, keep_latents=False)
-    return estimate_log_px(draws.log_weight)
+    check_density(engine)
+    draws = inspect_draws(engine, x, ("log_weight",), num_draws=num_draws, seed=seed)
+    return estimate_log_px(np.asarray(draws["log_weight"], np.float64))
 
 
 def estimate_log_px(log_weight: NDArray[np.float64]) -> LogPx:
@@ -217,7 +235,7 @@ def inspect_draws(
     data = np.asanyarray(x)
     _check(data, num_draws, rows)
     num_rows = num_draws * len(data)
-    parts = chunks(num_rows, max(1, min(rows, MAX_ENTRIES // data[0].size)))
+    parts = chunks(num_rows, max(1, min(rows, engine.max_rows, MAX_ENTRIES // data[0].size)))
     given = (
         latents
         if isinstance(latents, str)

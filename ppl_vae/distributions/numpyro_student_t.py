@@ -33,6 +33,9 @@ class DiagonalStudentT(Distribution):
 
     Raises:
         InputError: The shapes do not belong together.
+
+    Attributes:
+        number: ``df`` as it was given, where that was a number, otherwise None.
     """
 
     arg_constraints = {
@@ -42,6 +45,7 @@ class DiagonalStudentT(Distribution):
     }
     reparametrized_params = ["df", "loc", "scale"]
     pytree_data_fields = ("df", "loc", "scale")
+    pytree_aux_fields = ("number",)
 
     def __init__(
         self,
@@ -54,16 +58,12 @@ class DiagonalStudentT(Distribution):
     ) -> None:
         dtype = jnp.result_type(loc, 1.0)
         self.loc, scale = jnp.asarray(loc, dtype), jnp.asarray(scale, dtype)
+        self.number = float(df) if isinstance(df, int | float) else None
         # A number stays one under jit, so that a loss can see whether it is right.
         self.df: Any = np.asarray(df, dtype) if isinstance(df, int | float) else jnp.asarray(df, dtype)
         self.scale = scale if scale.ndim else scale.reshape((1,) * event_dim)
         batch_shape = formulas.batch_shape(self.df, self.loc, self.scale, event_dim)
         super().__init__(batch_shape, self.loc.shape[-event_dim:], validate_args=validate_args)
-
-    @property
-    def number(self) -> float | None:
-        """Degrees of freedom as they were given, where that was as a number, otherwise None."""
-        return float(self.df) if isinstance(self.df, np.ndarray) and not self.df.ndim else None
 
     @classmethod
     def conditional(

@@ -22,11 +22,12 @@ def log_mean_exp(values: Any) -> Any:
     return largest + xp.log(xp.sum(xp.exp(values - largest), axis=0)) - log(values.shape[0])
 
 
-def effective_share(log_weights: Any) -> Any:
+def effective_share(log_weights: Any, mask: Any = None) -> Any:
     """Effective number of weights over their number: 1 for equal ones, 1 / k where one of k is all.
 
     Args:
         log_weights: Logs of weights, any shape.
+        mask: Booleans that broadcast to it, False for weights that do not count; None counts all.
 
     Returns:
         Scalar.
@@ -35,5 +36,9 @@ def effective_share(log_weights: Any) -> Any:
         Kong, "A note on importance sampling using standardized weights" (1992).
     """
     xp = array_namespace(log_weights)
-    flat = xp.reshape(log_weights, (-1,))
-    return xp.exp(2.0 * log_mean_exp(flat) - log_mean_exp(2.0 * flat))
+    counted = xp.ones_like(log_weights)
+    if mask is not None:
+        counted = xp.where(mask, counted, xp.zeros_like(counted))
+        log_weights = xp.where(mask, log_weights, xp.full_like(log_weights, -xp.inf))
+    weights = xp.exp(log_weights - xp.max(log_weights))
+    return xp.sum(weights) ** 2 / (xp.sum(weights**2) * xp.sum(counted))

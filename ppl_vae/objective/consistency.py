@@ -74,7 +74,7 @@ class Consistency(Objective):
         check_choice(mode, get_args(Mode), "mode")
         check_choice(stop, get_args(Stop), "stop")
         check_choice(binarise, ("none", *BINARISE_MODES), "binarise")
-        self.base, self.allow_unbounded = base, base.allow_unbounded
+        self.base, self.allow_unbounded, self.has_betas = base, base.allow_unbounded, base.has_betas
         self.binarises = binarise != "none"
         self.views = Views(transform, binarise if self.binarises else None)
         self.weights = SiteWeights.parse(weight, site_weights)
@@ -119,10 +119,12 @@ class Consistency(Objective):
     def _compare(self, here: Traces, program: Program, given: Program) -> Terms:
         """Terms of a run of a program, transformed from the program ``given``."""
         self.weights.check(here)
+        clean = self.base.read(here, program)
         there, other = self._transformed(here, given)
+        _check_structure(here.guide, there.guide)
         if program.validates:
             _check(self._deviations(here, there, given))
-        clean, transformed = self.base.read(here, program), self.base.read(there, other)
+        transformed = self.base.read(there, other)
         values, how = self._divergences(here, there, program, other)
         loss = clean.loss + transformed.loss
         for name, value in values.items():
@@ -142,7 +144,6 @@ class Consistency(Objective):
         return other.run(indices_of=here), other
 
     def _deviations(self, here: Traces, there: Traces, given: Program) -> dict[str, Any]:
-        _check_structure(here.guide, there.guide)
         found = self.views.deviations(there, given)
         for name, q in there.guide.items():
             if self.bound and q.family == DENSE_T:
@@ -157,7 +158,6 @@ class Consistency(Objective):
             self.stop == ("clean" if own is here else "transformed") for own in (first, second)
         )
         qs, ps = self._pairs(first, second, beyond, stops_first=stops_first)
-        _check_structure(qs, ps)
         values, how = {}, {}
         for name, q in qs.items():
             p = ps[name]

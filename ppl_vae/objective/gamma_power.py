@@ -30,7 +30,10 @@ class GammaPower(Objective):
     .. math:: L = E \frac{|x - \hat x|^2}{2 \sigma^2} + \sum_l \beta_l R_l
 
     At betas of 1 it is a gamma-power divergence of the guide's joint from the model's, times a constant, but for a
-    constant and for an average over data in place of an integral over their density; see ``formulas.gamma_power``.
+    constant and for an average over data in place of an integral over their density; in two levels, where the
+    entropy of the upper guide is left out too, that holds to first order in 1 / nu; see ``formulas.gamma_power``.
+    Extras are ``half_squared_error``, the first term, a ``regulariser`` for each site, and ``gamma_loss``, their
+    unweighted sum less the regularisers' constants, which is the loss as published, halved.
     It does not see the scale that the decoder's t has at each z, and it grows with the square of an outlier. Its
     regularisers are exact, its error is sampled; the reported distortion, rates and ELBO are those of the
     programs' own densities, sampled.
@@ -70,7 +73,7 @@ class GammaPower(Objective):
             extras[f"regulariser/{name}"] = value
             how += [(name, "sampled"), (f"regulariser/{name}", "analytic")]
         distortion = run.x.site.total(-run.x.log_prob(run.df, program), weight)
-        extras |= {"squared_error": error, "gamma_loss": gamma_loss}
+        extras |= {"half_squared_error": error, "gamma_loss": gamma_loss}
         return Terms(loss=loss, distortion=distortion, rates=rates, extras=extras, how=tuple(how))
 
     def notes(self, traces: Traces, program: Program) -> list[str]:

@@ -1,5 +1,6 @@
 """The gamma-power divergence by Monte Carlo, for any model and guide whose densities are known."""
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -9,7 +10,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.formulas import student_t
 from ppl_vae.formulas.averages import effective_share, log_mean_exp
 from ppl_vae.objective.elbo import distortion_and_loss, rate
-from ppl_vae.objective.joint_t import FAMILIES, JointT, flat, read_joint_t, scales
+from ppl_vae.objective.joint_t import FAMILIES, JointT, check_scales, flat, read_joint_t, scale_deviations, scales
 from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Traces, as_number
 from ppl_vae.objective.terms import Terms
@@ -42,6 +43,8 @@ class GammaPowerMC(Objective):
         the estimators are derived here.
     """
 
+    has_betas = False
+
     def __init__(self, *, gamma: float = 0.0, num_draws: int = 16, entropy: float = 0.0) -> None:
         super().__init__()
         if not -1.0 < gamma < float("inf"):
@@ -70,38 +73,45 @@ class GammaPowerMC(Objective):
             loss=traces.x.total_of_events(parts) / traces.num_data,
             distortion=distortion,
             rates=rates,
-            extras={"effective_share": effective_share(gamma * joint), "effective_share_norm": share_of_norm},
+            extras={"effective_share": self._share(traces, gamma * joint), "effective_share_norm": share_of_norm},
             how=tuple(how),
         )
 
     def notes(self, traces: Traces, program: Program) -> list[str]:
         """Where means may be infinite."""
-        if self._other_families(traces):
-            return [
-                "the norm of the model's density is sampled, which biases gradients; with gamma below 0 a mean is "
-                "infinite where the guide is wider than the model by more than 1 / |gamma| in variance: see that "
-                "extra/effective_share stays far above one over the number of draws"
-            ]
-        nu = as_number(traces.model[traces.latents[0]].fn.df.max())
-        if self.gamma and nu is not None and nu <= 4.0:
-            return [f"the sampled norm has an infinite variance at nu = {nu:g}, 4 or less; leave gamma out"]
-        return []
+        if not self.gamma:
+            return []
+        return [
+            "the norm of the model's density is sampled, which biases gradients; with gamma below 0 a mean is "
+            "infinite where the guide is wider than the model by more than 1 / |gamma| in variance, and the "
+            "norm's variance where nu of a joint t is 4 or less: see that extra/effective_share stays far above "
+            "one over the draws"
+        ]
+
+    def deviations(self, traces: Traces, program: Program) -> dict[str, Any]:
+        """How far scales are off where they are to be those of a joint t; see ``joint_t.scale_deviations``."""
+        run = self._joint_t(traces, program)
+        return {} if run is None else scale_deviations(run, traces, program)
+
+    def check(self, deviations: Mapping[str, float]) -> None:
+        """Refuse scales that are off."""
+        check_scales(deviations)
 
     def _joint_t(self, traces: Traces, program: Program) -> JointT | None:
-        return None if self._other_families(traces) else read_joint_t(traces, program)
-
-    def _other_families(self, traces: Traces) -> list[str]:
-        """Families of the model's sites that belong to no joint t, for which the order must be given."""
-        others = sorted({site.family for site in traces.model.values()} - {*FAMILIES, "Delta"})
-        if others and self.gamma == 0.0:
+        """The run as a joint t, or None where an order is given, at which nothing has a closed form."""
+        if self.gamma:
+            return None
+        sites = [*traces.model.values(), *traces.guide.values()]
+        others = sorted({site.family for site in sites} - {*FAMILIES, "Delta"})
+        if others:
             raise InputError(
-                "gamma must be given where not all sites of the model are multivariate Student t, but it is 0 and "
-                f"there are {', '.join(others)}; give one such as -0.1"
+                "gamma must be given where not all sites are multivariate Student t, but it is 0 and there are "
+                f"{', '.join(others)}; give one such as -0.1"
             )
-        return others
+        return read_joint_t(traces, program)
 
     def _order(self, run: JointT | None) -> Any:
-        return self.gamma if self.gamma or run is None else student_t.power_gamma(run.df, run.dim)
+        return self.gamma if run is None else student_t.power_gamma(run.df, run.dim)
 
     def _densities(self, traces: Traces, program: Program) -> tuple[Any, Any]:
         """Log densities of joint and guide, (draws, n); the given run is the first draw."""
@@ -113,9 +123,14 @@ class GammaPowerMC(Objective):
         joint, guide = (concat([first[name][None], others[name]]) for name in ("joint", "guide"))
         return joint, guide
 
+    def _share(self, traces: Traces, powers: Any) -> Any:
+        """Effective share of the powers, (draws, n), of data that no mask leaves out."""
+        mask = traces.x.mask
+        return effective_share(powers, None if mask is None else mask.reshape(powers.shape[1:]))
+
     def _log_norm(self, run: JointT | None, gamma: Any, program: Program, like: Any) -> tuple[Any, Any]:
         """Log of the norm of the model's joint density, and the effective share of the draws that it is of."""
-        if run is not None and not self.gamma:
+        if run is not None:
             log_norm = student_t.log_power_norm(run.df, run.dim, run.x.log_det, log_gamma=program.log_gamma)
             return log_norm, array_namespace(like).ones_like(like[0, 0])
         powers = gamma * _log_joint(program.generate())
@@ -123,7 +138,7 @@ class GammaPowerMC(Objective):
 
     def _log_guide(self, run: JointT | None, gamma: Any, program: Program, log_densities: Any) -> Any:
         """Log of the second mean's terms, E_q[q^gamma]^(1 / (1 + gamma)), (n,)."""
-        if run is not None and not self.gamma and len(run.guide) == 1:
+        if run is not None and len(run.guide) == 1:
             ((name, q),) = run.guide.items()
             if not hasattr(q.fn, "scale_tril"):
                 dim = run.latents[name].dim

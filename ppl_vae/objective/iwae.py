@@ -36,6 +36,8 @@ class IWAE(Objective):
         Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Tucker et al., arXiv:1810.04152, for the gradient.
     """
 
+    has_betas = False
+
     def __init__(self, *, num_draws: int = 8, doubly_reparameterised: bool = False) -> None:
         super().__init__()
         if num_draws < 1:
@@ -65,10 +67,12 @@ class IWAE(Objective):
 
     def _draws(self, traces: Traces, program: Program) -> dict[str, Any]:
         """Logs of the weights, (k, n), and what their gradients are made of; the given run is the first draw."""
+        others = None
+        if self.num_draws > 1:
+            others = program.map(lambda p: self._log_weights(p.run(indices_of=traces), p), self.num_draws - 1)
         first = self._log_weights(traces, program)
-        if self.num_draws == 1:
+        if others is None:
             return {name: values[None] for name, values in first.items()}
-        others = program.map(lambda p: self._log_weights(p.run(indices_of=traces), p), self.num_draws - 1)
         concat = array_namespace(first["weight"]).concat
         return {name: concat([values[None], others[name]]) for name, values in first.items()}
 

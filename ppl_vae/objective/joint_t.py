@@ -27,7 +27,7 @@ FAMILIES = ("DiagonalStudentT", "MultivariateStudentT")
 # Of float32, through a square root and its square.
 ROUNDING = 1e-4
 # Where parameters move sigma at all, the log has a derivative of order 1; rounding leaves far less.
-SIGMA, MOVING = "sigma", 1e-3
+SIGMA, NU, MOVING = "scale (sigma) of the observed site", "df (nu) of the first latent site", 1e-3
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def scale_deviations(run: JointT, traces: Traces, program: Program) -> dict[str,
         program: The programs that were run.
 
     Returns:
-        By site the largest relative deviation; under ``SIGMA`` the largest derivative of log sigma by a parameter.
+        By site the largest relative deviation; under ``SIGMA`` and ``NU`` the largest derivative of the log by a
+        parameter, of nu where it is no number.
     """
     found = {}
     for part in [*run.latents.values(), run.x]:
@@ -209,7 +210,12 @@ def scale_deviations(run: JointT, traces: Traces, program: Program) -> dict[str,
         own = _own_scales([sites[name] for name in [*run.latents, run.x.site.name]], run.df)
         return array_namespace(own).log(own).mean()
 
-    return {**found, SIGMA: program.largest_gradient(traces, log_sigma)}
+    def log_df(sites: Mapping[str, Site]) -> Any:
+        df = sites[next(iter(run.latents))].fn.df
+        return array_namespace(df).log(df).mean()
+
+    moving = {SIGMA: log_sigma} | ({} if isinstance(run.df, float) else {NU: log_df})
+    return found | {name: program.largest_gradient(traces, value) for name, value in moving.items()}
 
 
 def _own_scales(sites: Sequence[Site], df: Any) -> Any:
@@ -230,14 +236,17 @@ def check_scales(deviations: Mapping[str, Any]) -> None:
     Raises:
         InputError: One is off by more than rounding.
     """
-    for name, deviation in deviations.items():
-        off = as_number(deviation)
-        if name == SIGMA and off is not None and not off <= MOVING:
-            raise InputError(
-                "scale (sigma) of the observed site must be fixed, but parameters move it: the loss is a "
-                "divergence times a constant that holds sigma, so that its least over sigma means nothing; fix "
-                "the scale and compare several by their ELBO, or use the loss elbo or gamma_power_mc"
-            )
+    # A learned nu moves what is taken for sigma, too.
+    for name in sorted(deviations, key=lambda name: (name != NU, name != SIGMA)):
+        off = as_number(deviations[name])
+        if name in (SIGMA, NU):
+            if off is not None and not off <= MOVING:
+                raise InputError(
+                    f"{name} must be fixed, but parameters move it: the loss is a divergence times a constant "
+                    "that holds it, so that its least means nothing; fix it and compare several by their ELBO, "
+                    "or use elbo"
+                )
+            continue
         if off is not None and not off <= ROUNDING:
             raise InputError(
                 f"scale of site {name!r} must be sqrt((nu + r^2) / (nu + k)), with r the distance of the k "
@@ -269,7 +278,7 @@ def _check_df(site: Site, side: str, wanted: Any, rule: str) -> None:
     low, high, target = as_number(df.min()), as_number(df.max()), as_number(wanted)
     if low is None or high is None or target is None:
         return
-    if max(abs(low - target), abs(high - target)) > 1e-5 * target:
+    if max(abs(low - target), abs(high - target)) > 1e-6 * target:
         raise InputError(
             f"df of site {site.name!r} in the {side} must be {rule} = {target:g}, but it is "
             f"{low:g}{'' if low == high else f' to {high:g}'}: the sites must be conditionals of one joint t, "

@@ -128,10 +128,11 @@ class Objective(ABC):
 
     Attributes:
         allow_unbounded: Whether betas are taken that ``split`` refuses; a wrapper does what its base does.
+        has_betas: Whether rates can be weighed; a wrapper's can where its base's can.
         binarises: Whether the loss makes zeros and ones of the grey values that it is given, in ``prepare``.
     """
 
-    allow_unbounded = False
+    allow_unbounded, has_betas = False, True
     binarises = False
 
     def __init__(self, *, num_particles: int = 1) -> None:

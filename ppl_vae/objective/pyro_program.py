@@ -63,6 +63,7 @@ class PyroProgram:
     def log_gamma(value: Any) -> Any:
         """Log-gamma function; of a number in float64, and no operation of a captured step."""
         return torch.lgamma(value) if isinstance(value, torch.Tensor) else scipy.special.gammaln(value)
+
     digamma = staticmethod(torch.digamma)
     constant = staticmethod(detached)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_numpy_array
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas import student_t
@@ -62,7 +62,10 @@ def _student_t(q: Site, p: Site, program: Program) -> Any:
 def _t_parameters(site: Site) -> tuple[Any, Any, Any]:
     """Degrees of freedom (...), locations (..., d) and scales (..., d) or (..., 1)."""
     xp, value = array_namespace(site.value), site.value
-    df, loc, scale = (xp.asarray(v, dtype=value.dtype) for v in (site.fn.df, site.fn.loc, site.fn.scale))
+    df, loc, scale = (
+        xp.asarray(v, dtype=value.dtype) if isinstance(v, int | float) or is_numpy_array(v) else v
+        for v in (site.fn.df, site.fn.loc, site.fn.scale)
+    )
     if site.family == "StudentT":
         return df, loc[..., None], scale[..., None]
     return df, flat(site, loc), flat(site, scale)

@@ -168,6 +168,11 @@ class Traces:
         """The data: the observed site called x, or the first one."""
         return next((site for site in self.observed if site.name == "x"), self.observed[0])
 
+    @property
+    def has_density(self) -> bool:
+        """Whether the model gives the data a density; not where a distribution says ``is_density = False``."""
+        return all(getattr(site.fn, "is_density", True) for site in self.observed)
+
     def check_data_plate(self, name: str) -> None:
         """Refuse programs with a site in no plate over data: its terms would be sums, not per datum.
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.errors import InputError
-from ppl_vae.objective.objective import Program
+from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Traces, as_number
 
-__all__ = ["Split", "check_split", "find_split"]
+__all__ = ["Split", "check_betas", "check_split", "find_split"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,27 @@ def check_split(traces: Traces, program: Program) -> None:
     betas = {name: as_number(site.beta) for name, site in traces.guide.items()}
     if None not in betas.values():
         find_split(traces, program).check(betas)
+
+
+def check_betas(objective: Objective, split: Split, betas: Mapping[str, Any]) -> None:
+    """Refuse betas that a loss has no place for, or may have no lower bound with.
+
+    Args:
+        objective: The loss.
+        split: Of the programs.
+        betas: Beta of each site, or its betas of all steps, (steps,).
+
+    Raises:
+        InputError: It does not bear them.
+    """
+    if objective.has_betas:
+        if not objective.allow_unbounded:
+            split.check(betas)
+        return
+    for site, values in betas.items():
+        others = [beta for beta in np.unique(values) if beta != 1.0]
+        if others:
+            raise InputError(
+                f"beta of {site!r} must be 1 with this loss, but it is {others[0]:g}: the loss holds the joint "
+                "density as a whole, which has no parts to weigh; leave betas and their warm-up out, or use elbo"
+            )

@@ -20,8 +20,8 @@ class Terms:
         rates: KL of guide from model per latent site, unweighted whatever the betas; the site term, which may
             be negative, where the guide draws a site before its parents in the model.
         extras: Further terms by name, such as a consistency.
-        how: Pairs of a term's name and how it was computed: "analytic", "sampled", or "site term" for
-            what is no rate.
+        how: Pairs of a term's name and how it was computed: "analytic", "quadrature", "upper bound", "sampled",
+            or "site term" for what is no rate.
     """
 
     loss: Any

@@ -42,7 +42,7 @@ class Views:
         if not (isinstance(transform, str | Transform) or callable(transform)):
             raise InputError(
                 "transform must be a name, a Transform or a function (args, kwargs) -> (args, kwargs), but it is "
-                f"of type {type(transform).__name__}; `ppl-vae data preview --help` shows the names"
+                f"of type {type(transform).__name__}; 'simple' is the usual one"
             )
         self.transform, self.binarise = transform, binarise
 
@@ -73,7 +73,13 @@ class Views:
     def notes(self, here: Traces, program: Program) -> list[str]:
         """What a user should know of the transformation."""
         found = self._find(here, program)
-        return list(found.notes) if isinstance(found, Transform) else []
+        notes = list(found.notes) if isinstance(found, Transform) else []
+        if self.binarise is None and isinstance(self.transform, str) and here.x.family == "Bernoulli":
+            notes.append(
+                "zeros and ones were transformed, and made zeros and ones again by a threshold; grey values that "
+                "the fit binarises are transformed first"
+            )
+        return notes
 
     def deviations(self, there: Traces, program: Program) -> dict[str, Any]:
         """How far images are outside [0, 1], and transformed values from any with a density.

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_seed
+from ppl_vae.diagnostics.weights import check_density
 from ppl_vae.errors import InputError
 from ppl_vae.posterior.chain_moments import ChainMoments
 from ppl_vae.posterior.missing import check_covers_elements
@@ -103,12 +104,13 @@ def complete(
         report: Called with the share of the work that is done.
 
     Raises:
-        InputError: Shapes differ, a number is too small, or entries that the likelihood makes dependent, such
-            as the channels of a pixel, are not missing together.
+        InputError: Shapes differ, a number is too small, the model gives x no density, or entries that the
+            likelihood makes dependent, such as the channels of a pixel, are not missing together.
     """
+    check_density(engine)
     data, holes = _checked(x, missing, num_draws=num_draws, num_steps=num_steps)
     check_seed(seed)
-    size = max(1, min(MAX_ROWS, MAX_ENTRIES // data[0].size) // num_draws)
+    size = max(1, min(MAX_ROWS, engine.max_rows, MAX_ENTRIES // data[0].size) // num_draws)
     parts = chunks(len(data), size)
     blocks = []
     num_kept = 2 * (num_steps // 4)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.diagnostics.weights import estimate_log_px, inspect_draws
+from ppl_vae.diagnostics.weights import check_density, estimate_log_px, inspect_draws
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine, chunks
 
@@ -74,12 +74,13 @@ def score(engine: Engine, x: Any, *, num_draws: int = 100, seed: int = 0) -> Sco
         seed: Seed of the draws.
 
     Raises:
-        InputError: ``x`` has no data or no data axes, ``num_draws`` is below 1, or a weight is nan.
+        InputError: ``x`` has no data, no data axes or no density, ``num_draws`` is below 1, or a weight is nan.
 
     Source:
         Burda, Grosse & Salakhutdinov, arXiv:1509.00519, for log p(x); Hoffman & Johnson, "ELBO surgery", 2016,
         for distortion and rate.
     """
+    check_density(engine)
     if num_draws < 1:
         raise InputError(f"num_draws must be at least 1, but it is {num_draws}; ask for one draw or more")
     parts = chunks(len(x), max(1, BLOCK_ROWS // num_draws))

@@ -10,6 +10,7 @@ from typing import Any
 from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
+from ppl_vae.objective.split import check_betas
 from ppl_vae.plugins import Backend, find
 from ppl_vae.sweeps.folder import SweepFolder, new_sweep_path
 from ppl_vae.sweeps.grid import Point, make_points, paths
@@ -175,8 +176,7 @@ def _check_betas(first: Ready, points: list[Point]) -> None:
     """What a single fit would refuse of its betas, before any run begins."""
     for point in points:
         betas = first.settings.betas(point.betas, len(first.data.splits.train))
-        if not first.loss.object.objective.allow_unbounded:
-            first.engine.split.check(betas)
+        check_betas(first.loss.object.objective, first.engine.split, betas)
 
 
 def _as_text(value: Any, name: str) -> Any:

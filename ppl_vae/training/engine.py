@@ -17,6 +17,7 @@ from ppl_vae.objective.sites import Site
 from ppl_vae.objective.split import Split
 
 __all__ = [
+    "MAX_ROWS",
     "Arrays",
     "Device",
     "Engine",
@@ -35,6 +36,7 @@ Arrays = dict[str, NDArray[Any]]
 Device = Literal["auto", "cpu", "cuda"]
 # What draws come from: the program's model, or its ``alternative_model``.
 Prior = Literal["model", "alternative"]
+MAX_ROWS = 16384
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Engine(Protocol):
         observed: Name of the observed site that holds the data.
         condition_shape: Shape of the condition of one datum, or None for programs without one.
         nested: Latent sites with a value for each member of a row, where the rows are groups.
+        has_density: Whether the model gives the data a density, so that there is a log p(x).
+        max_rows: How many data it is to be given at once where nothing is trained: ``max_rows`` of a program that
+            takes much memory for each, else ``MAX_ROWS``.
         how: How the rate of each site is computed, once training is prepared; see ``Terms.how``.
         split: What keeps the rate from splitting by site, once training is prepared.
         notes: What a reader of the run should know, such as why a step was not captured.
@@ -73,6 +78,8 @@ class Engine(Protocol):
     observed: str
     condition_shape: tuple[int, ...] | None
     nested: list[str]
+    has_density: bool
+    max_rows: int
     how: dict[str, str]
     split: Split
 

@@ -12,6 +12,7 @@ import numpy as np
 from ppl_vae.data import Conditioned, condition_of, load, rows_per_block
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically
+from ppl_vae.objective.split import check_betas
 from ppl_vae.plugins import Backend, find
 from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
@@ -247,9 +248,10 @@ def prepare_engine(
     first = {site: float(values[0]) for site, values in schedules.items()}
     with program_errors(program.plugin, "run with this loss"):
         engine.prepare_training(loss.object, data.training(grey=sample or own), options, first)
-    if not loss.object.objective.allow_unbounded:
-        engine.split.check(schedules)
+    check_betas(loss.object.objective, engine.split, schedules)
     engine.notes += [*data.notes, *loss.notes]
+    if not engine.has_density:
+        engine.notes.append("the likelihood is no density: loss, distortion and elbo compare fits of it alone")
 
 
 def _train(

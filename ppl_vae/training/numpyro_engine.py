@@ -25,6 +25,7 @@ from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import (
+    MAX_ROWS,
     Arrays,
     Device,
     Prior,
@@ -90,6 +91,7 @@ class NumPyroEngine:
         traces = self._trial(blank)
         self.latents, self.observed = traces.latents, traces.x.name
         self.nested = [name for name, site in traces.guide.items() if site.has_members]
+        self.has_density, self.max_rows = traces.has_density, getattr(program, "max_rows", MAX_ROWS)
         self._inspect = {
             mode: jax.jit(partial(self._inspect_as, mode), static_argnames="draw_x")
             for mode in ("draw", "mean", "given")
@@ -199,7 +201,7 @@ class NumPyroEngine:
             self._evaluate[id(loss)] = jax.jit(partial(self._terms, loss))
         compiled = self._evaluate[id(loss)]
         total: dict[str, float] = {}
-        for number, part in enumerate(chunks(len(x))):
+        for number, part in enumerate(chunks(len(x), min(4096, self.max_rows))):
             key = jax.random.fold_in(jax.random.key(seed), number)
             terms = compiled(key, self._params(), self._arguments(x[part]), betas=dict(betas))
             for name, value in terms.flat().items():

@@ -21,6 +21,7 @@ from ppl_vae.objective.split import find_split
 from ppl_vae.objective.terms import Terms
 from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import (
+    MAX_ROWS,
     Arrays,
     Device,
     Prior,
@@ -84,6 +85,7 @@ class PyroEngine:
         self._check_declared(declared.trace)
         self.latents, self.observed = traces.latents, traces.x.name
         self.nested = [name for name, site in traces.guide.items() if site.has_members]
+        self.has_density, self.max_rows = traces.has_density, getattr(program, "max_rows", MAX_ROWS)
 
     def _check_declared(self, trace: Any) -> None:
         own = {id(parameter) for parameter in self.program.parameters()}
@@ -204,7 +206,7 @@ class PyroEngine:
         self.program.eval()
         total: dict[str, float] = {}
         with forked(self.device, seed), torch.no_grad(), pyro.validation_enabled(False):
-            for part in chunks(len(x)):
+            for part in chunks(len(x), min(4096, self.max_rows)):
                 batch = self._arguments(x[part])
                 terms = loss.terms(self.program.model, self.program.guide, *batch, betas=betas)
                 for name, value in terms.flat().items():

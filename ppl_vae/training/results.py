@@ -44,7 +44,8 @@ def evaluate_splits(
 
     Returns:
         Each quantity by split: ``loss``, ``distortion``, ``rates`` and ``active_units`` by site, ``elbo``,
-        ``log_px`` with ``log_px_standard_error`` over data, ``extras`` by name; with levels also
+        ``log_px`` with ``log_px_standard_error`` over data (of models that give x a density), ``extras`` by name;
+        with levels also
         ``bits_per_dim`` by the ELBO and ``bits_per_dim_log_px``; of data in [0, 1] also ``psnr`` in decibels,
         of the mean of x at the posterior means of at most 1000 data. Where a row of the data is a group, all that
         is per group, and the mean number of ``members`` and per member ``distortion_per_member`` and
@@ -78,9 +79,10 @@ def _evaluate(
         site: int(active_units_by_variance(means)[0].sum()) if len(means) > 1 else 0
         for site, means in unit_means(engine, x).items()
     }
-    some = _some(x, settings.log_px_data)
-    estimate = log_px(engine, some, num_draws=settings.log_px_draws, seed=seed)
-    values["log_px"], values["log_px_standard_error"] = estimate.mean
+    if engine.has_density:
+        some = _some(x, settings.log_px_data)
+        estimate = log_px(engine, some, num_draws=settings.log_px_draws, seed=seed)
+        values["log_px"], values["log_px_standard_error"] = estimate.mean
     return values
 
 
@@ -190,7 +192,8 @@ def result_table(
     sites = list(result["rates"]["test"])
     names = {site: SITE_TERM if how[site] == SITE_TERM else "rate" for site in sites}
     rate_heads = list(names.values()) if len(sites) == 1 else [f"{names[site]} {site}" for site in sites]
-    heads = ["loss", "distortion", *rate_heads, "elbo", "log p(x)", "+-"]
+    log_px = {"log p(x)": "log_px", "+-": "log_px_standard_error"} if "log_px" in result else {}
+    heads = ["loss", "distortion", *rate_heads, "elbo", *log_px]
     widths = [max(12, len(head) + 2) for head in heads]
     lines = ["split     " + _row(heads, widths) + f"  active units   [nats per {row}]"]
     for split in SPLITS:
@@ -199,8 +202,7 @@ def result_table(
             result["distortion"][split],
             *(result["rates"][split][site] for site in sites),
             result["elbo"][split],
-            result["log_px"][split],
-            result["log_px_standard_error"][split],
+            *(result[name][split] for name in log_px.values()),
         ]
         active = ", ".join(f"{result['active_units'][split][s]} of {num_units[s]}" for s in sites)
         # JSON has no number for what is not finite.

@@ -1,6 +1,7 @@
 """A fitted run: its numbers, and the model to use it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,20 +272,23 @@ class Run:
             attrs={"variant": self.program.name, "backend": self.program.backend, "split": split},
         )
 
-    def diagnose(self, *, split: str = "test", num_draws: int = 1000, seed: int = 0) -> Any:
+    def diagnose(self, *, split: str = "test", num_draws: int = 1000, seed: int = 0, transform: str = "") -> Any:
         """Say what the run is worth on a split; writes ``diagnosis.json`` and ``posterior.nc``.
 
         Args:
             split: "train", "validation" or "test".
             num_draws: Importance draws per datum.
             seed: Seed of the draws.
+            transform: A transformation, to say how little the code changes under it; see ``find_transform``.
 
         Returns:
             A ``Summary``; ``summary.table()`` is for people, ``summary.to_dict()`` for programs.
         """
+        from ppl_vae.diagnostics.invariance import invariance_of_run
         from ppl_vae.diagnostics.summary import summarise
 
         check_seed(seed)
+        invariance = invariance_of_run(self, transform, split=split, seed=seed) if transform else None
         summary = summarise(
             self.engine,
             self.data.split(split),
@@ -295,6 +299,7 @@ class Run:
             num_draws=num_draws,
             seed=seed,
         )
+        summary = replace(summary, invariance=invariance)
         with self.folder.lock():
             write_json(self.path / "diagnosis.json", {"split": split, **summary.to_dict()})
             self.write_store(split=split, num_draws=num_draws, seed=seed)

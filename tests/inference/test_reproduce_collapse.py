@@ -167,6 +167,7 @@ class FixedCodes:
     """A run with four data and three latents: one live, one that only its mean shows live, one dead."""
 
     nested = ()
+    max_rows = 4
 
     def __init__(self):
         self.engine = self

@@ -172,6 +172,8 @@ def test_mistakes(program, tmp_path):
 class CodedLabels:
     """A run whose z2 is the label with a little noise, or the noise alone; its images are of two classes."""
 
+    max_rows = 300
+
     def __init__(self, knows, rate):
         self.knows, self.engine = knows, self
         self.metrics = {"rates": {"test": {"z2": rate}}}

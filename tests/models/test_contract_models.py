@@ -28,12 +28,17 @@ SMALL = {
     "num_hidden": 1,
     "num_channels": 2,
     "num_mixtures": 2,
+    "groups_per_scale": [2],
+    "latent_channels": 2,
+    "cells_per_block": 1,
 }
 # What a switch needs beside it.
 WITH = {"map_latent": {"net": "conv"}}
 CONDITION_SHAPE = (3,)
 # Binary data suit every likelihood.
 X = np.random.default_rng(8).integers(0, 2, (4, *SHAPE)).astype(float)
+# Of the variants whose data are no images.
+OTHER_X = {"point_vae": np.random.default_rng(11).normal(size=(4, 10, 3))}
 C = np.random.default_rng(9).normal(size=(4, *CONDITION_SHAPE))
 # Groups of up to two data, and which places are taken.
 GROUPS = np.random.default_rng(10).integers(0, 2, (3, 2, *SHAPE)).astype(float)
@@ -55,7 +60,8 @@ def data_of(variant, backend):
     """What model and guide are called with: x, or x and c."""
     if data_plate(variant, backend) == "group":
         return GROUPS, PRESENT
-    return (X, C) if "condition_shape" in options_of(variant, backend) else (X,)
+    x = OTHER_X.get(variant, X)
+    return (x, C) if "condition_shape" in options_of(variant, backend) else (x,)
 
 
 def build(ppl, variant, **options):

@@ -5,13 +5,14 @@ from math import log, pi
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import minimize_scalar
 
 import ppl_vae
 from ppl_vae.errors import InputError
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.gamma_power import GammaPower
 from ppl_vae.training.engine import UnitBetas
-from tests.helpers import BACKENDS, NUMPYRO_SLOW, ROOT
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, ROOT, load_file
 
 # w and s of the loss, which other arithmetic gave to ten digits.
 NU, N, M, SIGMA, W, S = 5.0, 4, 2, 0.5, 4.695159624, 0.6676458315
@@ -89,6 +90,58 @@ def test_the_alternative_model_draws_where_the_regulariser_is_least(ppl):
     assert stats.kstest((residual**2).mean(-1) / scale**2, stats.f(N, NU + M).cdf).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("variant", ["t3hvae", "t3cvae"])
+def test_alternative_models_of_two_levels_and_of_classes_draw_about_their_locations(ppl, variant):
+    conditional = variant == "t3cvae"
+    sizes = {"latent_dim": M, "condition_shape": (3,)} if conditional else {"latent_dims": [3, 2]}
+    program = ppl.build(variant, (N,), df=NU, scale=SIGMA, num_hidden=0, hidden_dim=4, **sizes)
+    x, c = np.zeros((NUM_DRAWS, N)), np.eye(3)[np.arange(NUM_DRAWS) % 3]
+    data = (x, c) if conditional else x
+    weights = ppl.initial_weights(program, tuple(v[:2] for v in data) if conditional else x[:2])
+    found = ppl.read_run(
+        lambda _, run: {name: site.value for name, site in run.generate().items()},
+        (program.alternative_model, program.guide),
+        *ppl.arguments(data),
+        betas=UnitBetas(),
+        **ppl.set_weights(program, weights, data),
+    )
+    if conditional:
+        parts = [(found["z"] - c @ weights["prior.weight"].T, NU + N, S)]
+    else:
+        z2, z1 = found["z2"], found["z1"]
+        # Where the regularisers of both levels are least; from the formulas, by hand.
+        s2, s1 = two_level_scales(NU, N, 2, 3, SIGMA)
+        loc = linear(weights, "prior", z2)
+        parts = [(z2, NU + N, s2), (z1 - loc, NU + N + 2, s1)]
+    for offset, df, s in parts:
+        squared = s * NU / df
+        assert stats.kstest((offset**2).mean(-1) / squared, stats.f(offset.shape[-1], df).cdf).pvalue > 1e-3
+
+
+def two_level_scales(nu, n, top, bottom, sigma):
+    """Sigma at which each regulariser is least, by minimising the literal terms of the published code."""
+    log_b = stats.multivariate_t(np.zeros(n + top), np.eye(n + top), nu).logpdf(np.zeros(n + top)) - n * log(sigma)
+    log_b += log((nu - 2) / (nu + n + top - 2))
+    total = nu + n + top + bottom - 2
+    gamma, w = -2 / (total + 2), nu * (1 + bottom / (nu + n + top - 2)) * np.exp(2 * log_b / total)
+
+    def least(dim, given, factor):
+        def term(log_s):
+            return nu / (nu + given - 2) * dim * np.exp(log_s) - factor * w * np.exp(dim * log_s / total)
+
+        return np.exp(minimize_scalar(term, bounds=(-10, 10), method="bounded", options={"xatol": 1e-9}).x)
+
+    return least(top, n, 1 + gamma), least(bottom, n + top, 1.0)
+
+
+@BACKENDS
+def test_two_levels_must_be_two(backend):
+    build = load_file(f"models/t3hvae_{backend}.py").build
+    for sizes in ([5], [2, 2, 2]):
+        with pytest.raises(InputError, match="latent_dims must be the sizes of two levels, .* take t3vae"):
+            build((N,), latent_dims=sizes)
+
+
 def test_a_large_df_gives_the_gaussian_vae(ppl):
     rng = np.random.default_rng(6)
     x, noise = rng.normal(size=(5, 3)), rng.normal(size=(5, M))
@@ -132,7 +185,7 @@ def test_a_fit_says_which_loss_it_had_and_bears_a_coordinate_without_variance(ba
     ]
     values = [run.metrics[name]["test"] for name in ("loss", "distortion", "elbo")]
     assert np.isfinite([*values, *run.metrics["extras"]["test"].values()]).all()
-    assert list(run.metrics["extras"]["test"]) == ["gamma_loss", "regulariser/z", "squared_error"]
+    assert list(run.metrics["extras"]["test"]) == ["gamma_loss", "half_squared_error", "regulariser/z"]
 
 
 @BACKENDS

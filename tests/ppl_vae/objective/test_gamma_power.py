@@ -47,7 +47,7 @@ def test_loss_terms_and_gradients_are_those_of_the_literal_formula(ppl, depth):
         error, regularisers = literal_terms(array_namespace(x), x, noise, w, shape)
         literal = {
             "loss": 0.5 * (error.mean() + sum(BETAS[n] * (r.mean() - least[n]) for n, r in regularisers.items())),
-            "extra/squared_error": 0.5 * error.mean(),
+            "extra/half_squared_error": 0.5 * error.mean(),
             "extra/gamma_loss": 0.5 * (error.mean() + sum(r.mean() for r in regularisers.values())),
         }
         for name, value in regularisers.items():
@@ -122,7 +122,7 @@ def test_the_regulariser_is_that_of_the_published_code(ppl):
     found = ppl.numbers(ppl.terms(GammaPower(), one_level(ppl, posterior=constant), ppl.array(X[ONE.n])))
     expected = 0.7020930836877 / 2
     assert found["extra/regulariser/z"] == pytest.approx(expected, rel=1e-12)
-    assert found["loss"] == pytest.approx(found["extra/squared_error"] + BETAS["z"] * expected, rel=1e-12)
+    assert found["loss"] == pytest.approx(found["extra/half_squared_error"] + BETAS["z"] * expected, rel=1e-12)
 
 
 @each_depth
@@ -178,7 +178,7 @@ def test_particles_average_the_error_and_leave_the_regulariser(ppl):
         objective = GammaPower(num_particles=num_particles)
         run = ppl.compile(lambda seed, objective=objective: ppl.terms(objective, pair, x, seed=seed).flat())
         rows = [{n: float(v) for n, v in run(seed).items()} for seed in range(num_runs)]
-        found[num_particles] = np.array([row["extra/squared_error"] for row in rows])
+        found[num_particles] = np.array([row["extra/half_squared_error"] for row in rows])
         regularisers = [row["extra/regulariser/z"] for row in rows]
         np.testing.assert_allclose(regularisers, regularisers[0], rtol=1e-14)
     w, nu, n = ONE_WEIGHTS, ONE.nu, ONE.n
@@ -269,7 +269,7 @@ def test_scales_of_their_own_for_each_coordinate_are_units(ppl):
         )
         terms = ppl.terms(GammaPower(entropy=entropy), pair, ppl.array(x[kind]), noise=NOISE)
         found[kind] = ppl.numbers(terms)
-    for name in ("loss", "extra/squared_error", "extra/regulariser/z", "rate/z"):
+    for name in ("loss", "extra/half_squared_error", "extra/regulariser/z", "rate/z"):
         assert found["in units"][name] == pytest.approx(found["without"][name], rel=1e-13)
     change = np.log(sigma).sum()
     assert found["in units"]["distortion"] - found["without"]["distortion"] == pytest.approx(change, rel=1e-12)
@@ -288,7 +288,7 @@ def test_float32_at_the_size_of_images_and_a_large_df(backend):
 
     def values(w):
         found = ppl.terms(GammaPower(), one_level(ppl, w, shape), ppl.array(x), noise=noise).flat()
-        return {name: found[name] for name in ("loss", "extra/squared_error", "extra/regulariser/z")}
+        return {name: found[name] for name in ("loss", "extra/half_squared_error", "extra/regulariser/z")}
 
     found, rows = ppl.derivatives(values, weights)
     with ppl.float64():

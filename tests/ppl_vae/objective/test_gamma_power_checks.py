@@ -275,3 +275,24 @@ def test_a_record_says_which_form_of_the_loss_it_was():
 def test_an_entropy_must_be_a_number(entropy):
     with pytest.raises(InputError, match=f"entropy must be a number of nats, but it is {entropy}; 0 is the pub"):
         GammaPower(entropy=entropy)
+
+
+def test_a_learned_nu_is_refused(ppl):
+    """It stands in the order of the divergence and in its constants, as sigma does."""
+
+    def nu():
+        return 2.0 + ppl.param("excess", ppl.array(np.array(3.0)))
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", student_t(ppl)(nu(), 0.0 * x[:, :2], 1.0))
+            ppl.sample("x", student_t(ppl).conditional(nu(), 0.0 * x, 1.0, [z]), obs=x)
+
+    def guide(x):
+        with ppl.plate("data", len(x)):
+            ppl.sample("z", student_t(ppl)(nu() + 4.0, 0.0 * x[:, :2], 0.5))
+
+    options = {} if ppl.name == "pyro" else {"params": {"excess": ppl.array(np.array(3.0))}}
+    program = ppl.program((model, guide), ppl.array(X[4]), **options)
+    with pytest.raises(InputError, match=r"df \(nu\) of the first latent site must be fixed, but parameters move"):
+        GammaPower().read(program.run(), program)

@@ -7,7 +7,8 @@ import pytest
 
 from ppl_vae.errors import InputError
 from ppl_vae.objective.elbo import ELBO
-from ppl_vae.objective.split import Split, find_split
+from ppl_vae.objective.gamma_power_mc import GammaPowerMC
+from ppl_vae.objective.split import Split, check_betas, find_split
 from tests.ppl_vae.objective.hierarchies import Hierarchy
 
 # Weights of these data and noises are equal, and give expectations of quadratic terms; x has mean square 1.
@@ -165,3 +166,11 @@ def test_betas_of_a_schedule_are_checked_at_every_step():
     # The other way round, and with one of them fixed, any betas do.
     split.check({"z1": 1.0, "z2": 5.0})
     Split({"z1": ["z2"]}, frozenset({"z1"})).check({"z1": 5.0, "z2": 1.0})
+
+
+def test_losses_of_whole_densities_take_no_betas():
+    objective, split = GammaPowerMC(), Split({}, frozenset())
+    check_betas(objective, split, {"z": np.ones(3)})
+    with pytest.raises(InputError, match="beta of 'z' must be 1 with this loss, but it is 0.5: .* use elbo"):
+        check_betas(objective, split, {"z": np.array([0.5, 1.0, 1.0])})
+    check_betas(ELBO(), split, {"z": np.array([0.5, 1.0, 1.0])})

@@ -115,6 +115,12 @@ class TestRefusals:
             differential_entropy(x)
         assert np.isfinite(differential_entropy(x, method="gaussian").value)
 
+    def test_too_many_coordinates_for_neighbours(self):
+        x = np.random.default_rng(0).normal(size=(50, 11))
+        with pytest.raises(InputError, match="at most 10 coordinates for nearest-neighbours, but it has 11"):
+            differential_entropy(x)
+        assert np.isfinite(differential_entropy(x, method="gaussian").value)
+
     def test_options(self):
         x = draws(stats.norm(), 20)
         with pytest.raises(
