@@ -45,13 +45,14 @@ $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# All but the first use Fashion-MNIST, imported by `ppl-vae data import`.
+# All but the first and the last use Fashion-MNIST, imported by `ppl-vae data import`.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.svi_step
 	$(BIN)/python -m benchmarks.epoch
 	$(BIN)/python -m benchmarks.convolutions
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.t3vae_step
 
 $(VENV)/.bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -1,4 +1,6 @@
-"""What is expected of models of heavy-tailed data, and what came: rules laid down before any fit, and tables.
+"""What is expected of models of heavy-tailed data, and what came: tables, and rules laid down before any fit.
+
+The rules are those of one dimension; in two, only the distance beyond which masses are compared is another.
 
 Tables have a row for each model, prior and seed, as ``heavy_tails.compare`` makes them.
 """

@@ -326,3 +326,72 @@ class TestWhole:
         table = pd.read_csv(tmp_path / "new" / "returns.csv")
         assert len(table) == 9
         assert np.isfinite(table["log_density"]).all()
+
+
+class Projections:
+    """Reads images by a fixed random projection, where a classifier would."""
+
+    def read(self, x):
+        flat = np.asarray(x, np.float64).reshape(len(x), -1)
+        return flat @ np.random.default_rng(0).normal(size=(flat.shape[1], 4)), None
+
+
+@pytest.fixture(scope="module")
+def program():
+    return load_file("inference/reproduce_t3vae_images.py")
+
+
+@pytest.fixture(scope="module")
+def digits(program):
+    data = load("digits")
+    x, labels = data.in_memory(), np.asarray(data.labels)
+    rows = np.flatnonzero(labels < 4)
+    kept = rows[(labels[rows] != 3) | (np.arange(len(rows)) % 10 == 0)]
+    return program.Images("digits, 50 to 1", x[kept], labels[kept], x[rows], labels[rows], Projections())
+
+
+class TestImages:
+    def test_rare_classes_and_halves(self, program, digits):
+        assert 3 in digits.rare
+        assert len(digits.rare) == 2
+        first, second = digits.halves(2, seed=0)
+        assert set(digits.test_labels[np.concatenate([first, second])]) == {2}
+        assert not set(first) & set(second)
+        assert replace(digits, labels=np.arange(40) % 4, x=digits.x[:40]).rare == []
+
+    def test_distances_of_the_images_themselves_are_small_and_those_of_noise_large(self, program, digits):
+        own = program.distances(digits, lambda rows: digits.test[rows], by_class=True)
+        noise = np.random.default_rng(1).random(digits.test.shape)
+        other = program.distances(digits, lambda rows: noise[rows], by_class=True)
+        assert own.keys() == {"all", "0", "1", "2", "3"}
+        assert all(other[name] > 5 * own[name] for name in own)
+
+    def test_rules_are_left_out_where_there_are_no_data_for_them(self, program):
+        rows = [
+            {"data": name, "what": what, "model": model, "class": label, "distance": distance}
+            for name in ("a", "b, 50 to 1")
+            for what, model, distance in (
+                ("rebuilt", "VAE", 4.0),
+                ("rebuilt", "beta-VAE", 2.0),
+                ("rebuilt", "t3VAE", 1.0),
+                ("drawn", "conditional VAE", 3.0),
+                ("drawn", "conditional t3VAE, alternative prior", 6.0),
+            )
+            for label in ("all", "0", "1")
+        ]
+        table = pd.DataFrame(rows)
+        balanced = program.expectations({"a": []})
+        assert [rule.number(table) for rule in balanced.values()] == pytest.approx([0.25, np.log(2.0)])
+        tailed = program.expectations({"a": [], "b, 50 to 1": [1]})
+        assert [rule.number(table) for rule in tailed.values()] == pytest.approx([0.25, np.log(2.0), 0.25, 2.0])
+
+    @pytest.mark.slow
+    def test_whole_at_toy_size(self, program, digits, monkeypatch, tmp_path, capsys):
+        size = replace(program.SMALL, num_steps=2, model={"latent_dim": 2, "hidden_dim": 8, "num_hidden": 1})
+        monkeypatch.setattr(program, "SMALL", size)
+        monkeypatch.setattr(program, "images_of", lambda name, **_: digits)
+        program.main(["--data", "digits", "--out", str(tmp_path / "out")])
+        assert "| t3VAE, alternative prior | drawn |" in capsys.readouterr().out
+        assert {"images.md", "distances.csv", "digits-50-to-1.png"} <= {
+            p.name for p in (tmp_path / "out").iterdir()
+        }
