@@ -92,7 +92,13 @@ def test_the_record_says_how_the_run_was_made(fitted):
     assert record["schema_version"] == 1
     assert record["model"]["name"] == "beta_vae"
     assert record["model"]["options"]["hidden_dim"] == 16
-    options = {"num_particles": 1, "free_bits": "0", "allow_unbounded": False, "data_plate": "data"}
+    options = {
+        "num_particles": 1,
+        "free_bits": "0",
+        "balance": "off",
+        "allow_unbounded": False,
+        "data_plate": "data",
+    }
     assert record["loss"]["options"] == options
     assert record["data"]["splits"] == {"train": 140, "validation": 20, "test": 40}
     assert record["data"]["fingerprint"] == load(fitted.x, labels=fitted.labels).fingerprint

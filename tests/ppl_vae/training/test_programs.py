@@ -163,6 +163,7 @@ def test_a_loss_by_name_is_recorded(backend):
     assert loss.record["options"] == {
         "num_particles": 2,
         "free_bits": "0",
+        "balance": "off",
         "allow_unbounded": False,
         "data_plate": "data",
     }
