@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 from ppl_vae.objective.inspection import Generation, Inspection
+from ppl_vae.training.engine import MAX_ROWS
 
 
 class ExactEngine:
@@ -28,6 +29,8 @@ class ExactEngine:
     observed = "x"
     condition_shape = None
     nested = ()
+    has_density = True
+    max_rows = MAX_ROWS
 
     def __init__(
         self,

@@ -16,6 +16,13 @@ def diagnose(
     backend: OptionalBackend = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Data to diagnose on.")] = "test",
     num_draws: Annotated[int, typer.Option(help="Importance draws per datum.")] = 1000,
+    transform: Annotated[
+        str,
+        typer.Option(
+            help="Also how little the code changes under a transformation of the data, such as simple.",
+            show_default="none",
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     out: Annotated[
@@ -33,7 +40,8 @@ def diagnose(
     Of several layers, or with labels, also what the rate of each layer buys: how much it can know of the data,
     how well any classifier can read labels from it, how well four of them do, and what is rebuilt from it. A
     bound that the numbers break is an error line. Of up to 8 real numbers a datum also the tails: draws of x, with
-    the noise of the decoder, beside the data.
+    the noise of the decoder, beside the data. With --transform also how far the codes of transformed
+    data are from those of the data, by layer, what of it tells which transformation it was, and the probe on them.
     """
     from ppl_vae.files import strict_json
     from ppl_vae.posterior.outputs import new_file
@@ -42,7 +50,7 @@ def diagnose(
     picture = None if out is None else new_file(out, "", (".png",))
     tails = None if out is None else new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
     opened = Run.open(run, backend=backend, device=device)
-    summary = opened.diagnose(split=split, num_draws=num_draws, seed=seed)
+    summary = opened.diagnose(split=split, num_draws=num_draws, transform=transform, seed=seed)
     print(strict_json(summary.to_dict(), indent=2) if as_json else summary.table())
     print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)
     if picture is not None:

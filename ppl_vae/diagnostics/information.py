@@ -5,6 +5,7 @@ KL(q(z|x), p(z)) = I_q(x; z) + KL(q(z), p(z)). A leading ``s`` is draws, ``n`` d
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.errors import InputError
 
-__all__ = ["Information", "aggregate_information", "gaussian_aggregate_information"]
+__all__ = ["Information", "aggregate_information", "gaussian_aggregate_information", "is_diagonal_gaussian"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,22 @@ def gaussian_aggregate_information(
             log_q = _log_density(z[rows, None], mean, sd)
             excess[draw, rows] = _log_sum_exp(log_q - own[rows, None])
     return _information(excess, log_ratio)
+
+
+def is_diagonal_gaussian(log_density: ArrayLike, z: Any, loc: Any, scale: Any) -> bool:
+    """Whether log densities of values are those of independent Gaussians, as far as float32 tells.
+
+    Args:
+        log_density: In nats, (s, n).
+        z: The values, (s, n, *event).
+        loc: Means, broadcastable to them.
+        scale: Standard deviations, likewise.
+    """
+    standard = (np.asarray(z, np.float64) - loc) / scale
+    elements = -0.5 * (standard**2 + np.log(2.0 * np.pi)) - np.log(scale)
+    formula = elements.sum(axis=tuple(range(2, elements.ndim)))
+    # Wide enough for sums in float32, narrow enough to tell a Student-t of 100 degrees of freedom.
+    return np.allclose(log_density, formula, rtol=1e-4, atol=1e-3)
 
 
 def _information(excess: NDArray[np.float64], log_ratio: NDArray[np.float64]) -> Information:

@@ -16,6 +16,7 @@ from ppl_vae.files import strict_json
 from ppl_vae.objective.terms import SITE_TERM
 
 if TYPE_CHECKING:
+    from ppl_vae.diagnostics.invariance_page import Invariance
     from ppl_vae.diagnostics.layer_page import LayersSummary
     from ppl_vae.diagnostics.tails import TailReport
 
@@ -91,23 +92,24 @@ class Summary:
     Attributes:
         num_data: Number n of data.
         num_rate_draws: Draws per datum for rates, distortion and ELBO.
-        log_px: Log p(x).
+        log_px: Log p(x), or None.
         elbo: Log p(x given z) less all rates, averaged over draws.
         distortion: Minus log p(x given z), averaged over draws.
         sites: Latent sites, in the model's order.
         information: Mutual information and marginal KL of the first site, the top one, or None.
         probe: Linear probe on the posterior means of all sites, or None.
-        not_estimated: Why ``information``, ``probe`` or ``tails`` is None, by name.
+        not_estimated: Why ``log_px``, ``information``, ``probe`` or ``tails`` is None, by name.
         warnings: What in these numbers needs care.
         layers: What the rate of each layer buys, or None for one layer without labels.
         row: What a row of the data is, "datum" or "group"; all that is said per datum is per group then.
         tails: Tails of draws beside those of the data, or None where they say nothing: whole numbers, groups, more
             than 8 numbers a datum.
+        invariance: How little the code changes under a transformation, or None where none was named.
     """
 
     num_data: int
     num_rate_draws: int
-    log_px: LogPxSummary
+    log_px: LogPxSummary | None
     elbo: Estimate
     distortion: Estimate
     sites: list[SiteSummary]
@@ -118,6 +120,7 @@ class Summary:
     layers: "LayersSummary | None" = None
     row: str = "datum"
     tails: "TailReport | None" = None
+    invariance: "Invariance | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; what is not finite is None."""
@@ -131,6 +134,8 @@ class Summary:
             blocks.insert(1, self.layers.table())
         if self.tails is not None:
             blocks.insert(-len(self.sites), _tail_table(self.tails))
+        if self.invariance is not None:
+            blocks.insert(-len(self.sites), self.invariance.table())
         blocks += ["\n".join(_wrapped(f"warning: {text}") for text in self.warnings)] if self.warnings else []
         return "\n\n".join(blocks)
 
@@ -141,8 +146,7 @@ def _quantities(summary: Summary) -> str:
     lines = [
         f"{summary.num_data} {rows}; nats per {summary.row}, +- standard error over {rows}",
         "",
-        _line("log p(x)", log_px.mean, f"{log_px.num_draws} draws, a lower bound"),
-        _smoothed_line(log_px),
+        *([] if log_px is None else _log_px_lines(log_px)),
         _line("elbo", summary.elbo, f"{summary.num_rate_draws} draws"),
         _line("distortion", summary.distortion, ""),
         *(_rate_line(site) for site in summary.sites),
@@ -160,7 +164,8 @@ def _quantities(summary: Summary) -> str:
         share = Estimate(probe.accuracy, probe.standard_error)
         note = f"share of labels right; the commonest label: {probe.majority_share:.3f}"
         lines.append(_line("linear probe", share, note))
-    names = {"information": f"mutual information {top}", "probe": "linear probe", "tails": "tails"}
+    names = {"log_px": "log p(x)", "information": f"mutual information {top}"}
+    names |= {"probe": "linear probe", "tails": "tails"}
     lines += [_wrapped(f"{names[key]}: not estimated, {why}") for key, why in summary.not_estimated.items()]
     return "\n".join(lines)
 
@@ -169,6 +174,11 @@ def _rate_line(site: SiteSummary) -> str:
     if site.how == SITE_TERM:
         return _line(f"site term {site.name}", site.rate, "no rate: only the sum over sites is one")
     return _line(f"rate {site.name}", site.rate, site.how)
+
+
+def _log_px_lines(log_px: LogPxSummary) -> list[str]:
+    plain = _line("log p(x)", log_px.mean, f"{log_px.num_draws} draws, a lower bound")
+    return [plain, _smoothed_line(log_px)]
 
 
 def _smoothed_line(log_px: LogPxSummary) -> str:

@@ -20,6 +20,8 @@ class LinearEngine:
 
     observed = "x"
     condition_shape = None
+    has_density = True
+    max_rows = 16384
     nested = ()
 
     def __init__(self, model, betas, how="analytic"):
