@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ppl_vae.experiment import markdown_table
-from ppl_vae.sweeps.findings import rank_correlation
+from ppl_vae.experiments.program import markdown_table
+from ppl_vae.experiments.rate_findings import rank_correlation
 
 __all__ = ["main", "readings"]
 

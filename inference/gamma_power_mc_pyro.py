@@ -1,8 +1,8 @@
 """Gamma-power divergence by Monte Carlo, as a loss for ``pyro.infer.SVI`` and any model and guide."""
 
-from ppl_vae.entropy_option import entropy_in_nats, resolve_options
 from ppl_vae.objective.gamma_power_mc import GammaPowerMC
 from ppl_vae.objective.pyro_program import PyroLoss
+from ppl_vae.training.entropy_option import entropy_in_nats, resolve_options
 
 # A fit calls ``resolve_options`` with its training data, before ``build_loss``.
 __all__ = ["build_loss", "resolve_options"]

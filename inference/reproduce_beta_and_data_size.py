@@ -33,7 +33,7 @@ from ppl_vae.data import Dataset, load
 from ppl_vae.diagnostics.sample_quality import sample_quality
 from ppl_vae.diagnostics.sweep_metrics import measure_runs, read_sweep
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.experiments.program import make_folder, markdown_table, run_program, save_figure, say
 from ppl_vae.files import write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.spiked_covariance import estimate_spikes

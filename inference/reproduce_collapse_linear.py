@@ -29,7 +29,7 @@ from scipy.stats import multivariate_normal
 from ppl_vae import fit
 from ppl_vae.data import Dataset, add_condition, load
 from ppl_vae.diagnostics.sweep_metrics import RunReader
-from ppl_vae.experiment import make_folder, run_program, save_figure, say
+from ppl_vae.experiments.program import make_folder, run_program, save_figure, say
 from ppl_vae.files import write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.encoder_modes import learned_modes

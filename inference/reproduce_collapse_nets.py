@@ -36,7 +36,7 @@ from ppl_vae.diagnostics.panels import save_rows
 from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.diagnostics.weights import inspect_draws, unit_means
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import make_folder, run_program, save_figure, say
+from ppl_vae.experiments.program import make_folder, run_program, save_figure, say
 from ppl_vae.files import write_atomically, write_text
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.collapse import collapse_curve, collapse_thresholds, predicted_thresholds

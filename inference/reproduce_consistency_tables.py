@@ -32,13 +32,13 @@ import numpy as np
 import pandas as pd
 
 import ppl_vae
-from ppl_vae.consistency_findings import AUGMENTED, PLAIN, tables
 from ppl_vae.data import load
 from ppl_vae.diagnostics.activity import active_units_by_variance
 from ppl_vae.diagnostics.information import gaussian_aggregate_information
 from ppl_vae.diagnostics.invariance import invariance_of_run
 from ppl_vae.diagnostics.weights import inspect_draws, unit_means
-from ppl_vae.experiment import make_folder, run_program, say
+from ppl_vae.experiments.consistency_findings import AUGMENTED, PLAIN, tables
+from ppl_vae.experiments.program import make_folder, run_program, say
 from ppl_vae.files import write_atomically, write_text
 from ppl_vae.objective.consistency import Consistency
 from ppl_vae.objective.elbo import ELBO

@@ -35,9 +35,9 @@ from ppl_vae.diagnostics.layer_probes import class_covering_rows, probe_accuraci
 from ppl_vae.diagnostics.sweep_metrics import SweepRuns, measure_runs, read_sweep
 from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import markdown_table, run_program, say
+from ppl_vae.experiments.program import markdown_table, run_program, say
+from ppl_vae.experiments.rate_findings import FINDINGS, judge_rates
 from ppl_vae.files import write_text
-from ppl_vae.sweeps.findings import FINDINGS, judge
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.theory.rate_bounds import accuracy_ceiling, label_entropy
 from ppl_vae.training.records import num_cores
@@ -234,7 +234,7 @@ def _said(item: tuple[str, Any]) -> str:
 
 def _findings(table: pd.DataFrame) -> str:
     rows = []
-    for text, verdict in judge(table).items():
+    for text, verdict in judge_rates(table).items():
         rows.append([text, FINDINGS[text].expected, _spread(pd.Series(verdict.numbers)), verdict.answer])
     return markdown_table(["the paper saw", "expected here", "measured", "holds"], rows)
 

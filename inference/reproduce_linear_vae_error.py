@@ -32,7 +32,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data.generators import draw_spiked
-from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure
+from ppl_vae.experiments.program import make_folder, markdown_table, run_program, save_figure
 from ppl_vae.files import write_atomically, write_text
 from ppl_vae.theory.linear_vae import linear_vae_of_data
 from ppl_vae.theory.replica import replica_vae

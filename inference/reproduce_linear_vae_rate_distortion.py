@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.generators import draw_spiked
-from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure
+from ppl_vae.experiments.program import make_folder, markdown_table, run_program, save_figure
 from ppl_vae.files import write_atomically, write_text
 from ppl_vae.theory.linear_vae import Modes, modes
 from ppl_vae.theory.spiked_covariance import ideal_distortion, spiked_vae

@@ -37,10 +37,9 @@ from ppl_vae.classifier import Classifier, house_classifier
 from ppl_vae.data import load
 from ppl_vae.data.long_tail import long_tail_rows
 from ppl_vae.diagnostics.image_scores import frechet_distance
-from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.experiments.program import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.experiments.rules import Rule, verdict_table
 from ppl_vae.files import write_atomically, write_text
-from ppl_vae.heavy_tail_findings import verdict_table
-from ppl_vae.sweeps.findings import Rule
 from ppl_vae.theory.t3vae import t3vae_constants
 
 __all__ = ["Images", "Size", "distances", "expectations", "images_of", "main"]

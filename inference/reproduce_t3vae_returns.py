@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import Dataset, load
 from ppl_vae.errors import InputError
-from ppl_vae.experiment import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.experiments.heavy_tail_findings import log_distance
+from ppl_vae.experiments.heavy_tails import Model, fit_model, t3_name, versions
+from ppl_vae.experiments.program import make_folder, markdown_table, run_program, save_figure, say
+from ppl_vae.experiments.rules import Rule, verdict_table
 from ppl_vae.files import write_atomically, write_text
-from ppl_vae.heavy_tail_findings import log_distance, verdict_table
-from ppl_vae.heavy_tails import Model, fit_model, t3_name, versions
-from ppl_vae.sweeps.findings import Rule
 from ppl_vae.theory.student_t_fit import fit_multivariate_t
 
 __all__ = ["Days", "findings", "look", "main", "noise_scale", "split_days"]

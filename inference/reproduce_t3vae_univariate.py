@@ -21,9 +21,9 @@ from collections.abc import Sequence
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ppl_vae.data.generators import UNIVARIATE
-from ppl_vae.experiment import run_program
-from ppl_vae.heavy_tail_program import Experiment, Plan, run_experiment
-from ppl_vae.heavy_tails import FULL, SMALL
+from ppl_vae.experiments.heavy_tail_program import Experiment, Plan, run_experiment
+from ppl_vae.experiments.heavy_tails import FULL, SMALL
+from ppl_vae.experiments.program import run_program
 
 __all__ = ["EXPERIMENT", "main"]
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
-from ppl_vae.entropy_option import entropy_in_nats
 from ppl_vae.errors import InputError
 from ppl_vae.files import write_atomically, write_json
 from ppl_vae.likelihoods.support import LIKELIHOODS, REAL_VALUED, check_support
 from ppl_vae.plugins import Backend
 from ppl_vae.training.engine import Device, Engine, Prior, chunks, conditions_for
+from ppl_vae.training.entropy_option import entropy_in_nats
 from ppl_vae.training.prepared import Prepared, evenly_spaced
 from ppl_vae.training.programs import Program, make_engine
 from ppl_vae.training.reopen import FINAL, open_folder, prepare_from_record, rebuild_program

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ppl_vae.consistency_findings import AUGMENTED, COLUMNS, PLAIN, expectations, tables
-from ppl_vae.experiment import markdown_table
+from ppl_vae.experiments.consistency_findings import AUGMENTED, COLUMNS, PLAIN, expectations, tables
+from ppl_vae.experiments.program import markdown_table
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.training.fit import fit
 from tests.helpers import load_file, needs

@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 import ppl_vae
 from ppl_vae.diagnostics.sweep_metrics import RunReader
 from ppl_vae.errors import InputError
-from ppl_vae.sweeps.findings import FINDINGS, Rule, Verdict, judge, rank_correlation
+from ppl_vae.experiments.rate_findings import FINDINGS, judge_rates, rank_correlation
+from ppl_vae.experiments.rules import Rule, Verdict
 from ppl_vae.training.run import Run
 from tests.helpers import load_file, needs
 
@@ -53,7 +54,7 @@ def paper_like(seed=0):
 
 class TestFindings:
     def test_those_of_the_paper_hold_in_a_cloud_like_its_own(self):
-        found = judge(pd.concat([paper_like(0), paper_like(1)], ignore_index=True))
+        found = judge_rates(pd.concat([paper_like(0), paper_like(1)], ignore_index=True))
         answers = {text: verdict.answer for text, verdict in found.items()}
         # The two data sets of the paper differ in where the classifier is best: no table has both.
         assert answers.pop("CIFAR-10: it is best at an intermediate R(z2)") == "no"
@@ -96,26 +97,26 @@ class TestFindings:
     )
     def test_one_that_is_broken_does_not_hold(self, text, change):
         table = paper_like()
-        assert judge(table.assign(**change(table)))[text].answer == "no"
+        assert judge_rates(table.assign(**change(table)))[text].answer == "no"
 
     def test_the_best_classifier_in_the_middle(self):
         table = paper_like()
         table = table.assign(accuracy_means_z2=-((table.rate_z2 - 0.3 * table.rate_z2.max()) ** 2))
-        found = judge(table)["CIFAR-10: it is best at an intermediate R(z2)"]
+        found = judge_rates(table)["CIFAR-10: it is best at an intermediate R(z2)"]
         assert found.answer == "yes"
         # The nearest of the rates 30 / beta^0.5 to 0.3 of the largest, 94.9.
         assert found.numbers[0] == pytest.approx(0.316, abs=0.01)
 
     def test_seeds_that_disagree_are_counted(self):
         other = paper_like(1).assign(excess=0.1)
-        found = judge(pd.concat([paper_like(0), other, paper_like(2)], ignore_index=True))
+        found = judge_rates(pd.concat([paper_like(0), other, paper_like(2)], ignore_index=True))
         text = "no accuracy on samples of z2 passes the ceiling of R(z2)"
         assert found[text].numbers == [-0.01, 0.1, -0.01]
         assert found[text].answer == "2 of 3 seeds"
 
     def test_what_no_fit_shows_cannot_be_told(self):
         table = paper_like()
-        found = judge(table[table.rate_z2 < 15])
+        found = judge_rates(table[table.rate_z2 < 15])
         assert found["I(y; z2) is saturated by R(z2) of 15 to 20"].answer == "cannot be told"
         assert Verdict([np.nan, 1.0, 2.0], 1).answer == "1 of 2 seeds"
 

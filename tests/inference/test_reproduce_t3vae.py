@@ -10,12 +10,22 @@ import pytest
 from scipy.stats import multivariate_t
 from sklearn.decomposition import PCA
 
-from ppl_vae import heavy_tails
 from ppl_vae.data import load
 from ppl_vae.data.generators import UNIVARIATE
 from ppl_vae.errors import InputError
-from ppl_vae.heavy_tail_findings import came_table, expected_table, tail_rules, verdict_table
-from ppl_vae.heavy_tails import FRESH, TEST, Size, entropy_of, p_values, published_models, signed_radius, tails
+from ppl_vae.experiments import heavy_tails
+from ppl_vae.experiments.heavy_tail_findings import came_table, expected_table, tail_rules
+from ppl_vae.experiments.heavy_tails import (
+    FRESH,
+    TEST,
+    Size,
+    entropy_of,
+    p_values,
+    published_models,
+    signed_radius,
+    tails,
+)
+from ppl_vae.experiments.rules import verdict_table
 from tests.helpers import load_file, needs
 
 TOY = Size(256, 64, num_draws=10_000, num_full=500, permutations=19, seeds=(42,))

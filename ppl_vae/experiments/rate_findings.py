@@ -8,8 +8,6 @@ Source:
     arXiv:2302.04855.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,58 +15,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-__all__ = ["FINDINGS", "Rule", "Verdict", "judge", "rank_correlation"]
+from ppl_vae.experiments.rules import Number, Rule, Verdict, judge
+
+__all__ = ["FINDINGS", "judge_rates", "rank_correlation"]
 
 TASKS = ["psnr", "accuracy_z2", "log_score"]
 UNUSED, NEGLIGIBLE = 0.1, 0.05  # what counts as no rate: nats, and share of the total
-Number = Callable[[pd.DataFrame], float]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """When a finding of the paper holds for the fits of one seed.
-
-    Attributes:
-        quantity: What is looked at.
-        number: Computes it from a row for each pair of betas; nan where it cannot be told, which no rule allows.
-        least: It must be at least that.
-        most: It must be at most that.
-    """
-
-    quantity: str
-    number: Number
-    least: float = -np.inf
-    most: float = np.inf
-
-    @property
-    def expected(self) -> str:
-        """The rule in words."""
-        ends = (("at least", self.least), ("at most", self.most))
-        return f"{self.quantity} " + " and ".join(f"{word} {end:g}" for word, end in ends if np.isfinite(end))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a finding.
-
-    Attributes:
-        numbers: Its number for each seed.
-        num_held: For how many of them it holds.
-    """
-
-    numbers: list[float]
-    num_held: int
-
-    @property
-    def answer(self) -> str:
-        """Yes or no if the seeds agree, and otherwise how many of them say yes."""
-        told = int(np.isfinite(self.numbers).sum())
-        if not told:
-            return "cannot be told"
-        return {told: "yes", 0: "no"}.get(self.num_held, f"{self.num_held} of {told} seeds")
-
-
-def judge(table: pd.DataFrame) -> dict[str, Verdict]:
+def judge_rates(table: pd.DataFrame) -> dict[str, Verdict]:
     """Which of ``FINDINGS`` hold.
 
     Args:
@@ -79,11 +34,7 @@ def judge(table: pd.DataFrame) -> dict[str, Verdict]:
             errors; ``log_score``, ``diversity`` and ``sharpness`` of generated images, in nats.
     """
     seeds = [group.reset_index(drop=True) for _, group in table.groupby("seed")]
-    found = {}
-    for text, rule in FINDINGS.items():
-        numbers = [float(rule.number(seed)) for seed in seeds]
-        found[text] = Verdict(numbers, sum(rule.least <= number <= rule.most for number in numbers))
-    return found
+    return judge(seeds, FINDINGS)
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike, given: ArrayLike | None = None) -> float:

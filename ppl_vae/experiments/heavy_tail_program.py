@@ -11,10 +11,20 @@ from typing import Any
 import pandas as pd
 
 from ppl_vae.diagnostics.tail_picture import save_tails
-from ppl_vae.experiment import make_folder, say
+from ppl_vae.experiments.heavy_tail_findings import came_table, expected_table, tail_rules
+from ppl_vae.experiments.heavy_tails import (
+    COUNTED,
+    TEST,
+    Size,
+    compare,
+    entropy_of,
+    published_models,
+    t3_name,
+    versions,
+)
+from ppl_vae.experiments.program import make_folder, say
+from ppl_vae.experiments.rules import verdict_table
 from ppl_vae.files import write_atomically, write_text
-from ppl_vae.heavy_tail_findings import came_table, expected_table, tail_rules, verdict_table
-from ppl_vae.heavy_tails import COUNTED, TEST, Size, compare, entropy_of, published_models, t3_name, versions
 
 __all__ = ["Experiment", "Plan", "run_experiment"]
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppl_vae.experiment import markdown_table
-from ppl_vae.heavy_tail_findings import verdict_table
-from ppl_vae.sweeps.findings import Rule
+from ppl_vae.experiments.program import markdown_table
+from ppl_vae.experiments.rules import Rule, verdict_table
 
 __all__ = ["AUGMENTED", "COLUMNS", "PLAIN", "expectations", "tables"]
 

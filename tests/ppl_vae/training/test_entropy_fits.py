@@ -11,9 +11,9 @@ from PIL import Image
 import ppl_vae
 import ppl_vae.training.fit as fit_module
 from ppl_vae.data.generators import UNIVARIATE
-from ppl_vae.entropy_option import resolve_options
 from ppl_vae.errors import InputError
 from ppl_vae.sweeps.sweep import sweep
+from ppl_vae.training.entropy_option import resolve_options
 from ppl_vae.training.run_folder import RunFolder
 from tests.helpers import NUMPYRO_SLOW, load_file, needs
 
@@ -69,7 +69,7 @@ class TestFit:
 
         with pytest.raises(KeyboardInterrupt):
             fit(data, tmp_path / "run", report=interrupt, checkpoint_seconds=0, **ESTIMATED)
-        monkeypatch.setattr("ppl_vae.entropy_option.differential_entropy", None)
+        monkeypatch.setattr("ppl_vae.training.entropy_option.differential_entropy", None)
         resumed = ppl_vae.resume(tmp_path / "run")
         assert resumed.metrics == run.metrics
         assert resumed.record["loss"] == run.record["loss"]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppl_vae.experiment import markdown_table
-from ppl_vae.heavy_tails import QUANTILES, TEST, t3_name
-from ppl_vae.sweeps.findings import Rule, Verdict
+from ppl_vae.experiments.heavy_tails import QUANTILES, TEST, t3_name
+from ppl_vae.experiments.program import markdown_table
+from ppl_vae.experiments.rules import Rule
 
-__all__ = ["came_table", "expected_table", "log_distance", "tail_rules", "verdict_table"]
+__all__ = ["came_table", "expected_table", "log_distance", "tail_rules"]
 
 LEVEL, LEAST = 0.05, 1e-6  # of the tests; of what is divided by, or has its log taken
 P_VALUES = ["p_full", "p_left", "p_right"]
@@ -94,21 +94,6 @@ def _mass(table: pd.DataFrame, model: str) -> float:
 def _alternative_ks(table: pd.DataFrame) -> float:
     other = table[table["prior"] == "alternative"]
     return float(min(row["ks"] - _row(table, row["model"])["ks"] for _, row in other.iterrows()))
-
-
-def verdict_table(fits: Sequence[pd.DataFrame], rules: Mapping[str, Rule]) -> str:
-    """Which rules hold, in Markdown.
-
-    Args:
-        fits: A table for each seed.
-        rules: By finding a rule for the fits of one seed.
-    """
-    rows = []
-    for finding, rule in rules.items():
-        numbers = [float(rule.number(table)) for table in fits]
-        verdict = Verdict(numbers, sum(rule.least <= number <= rule.most for number in numbers))
-        rows.append([finding, rule.expected, ", ".join(f"{number:.3g}" for number in numbers), verdict.answer])
-    return markdown_table(["finding", "rule", "came", "holds"], rows)
 
 
 def came_table(table: pd.DataFrame, *, far: float) -> str:

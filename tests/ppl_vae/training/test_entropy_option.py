@@ -6,8 +6,8 @@ from scipy import stats
 
 import ppl_vae
 from ppl_vae.data import Conditioned
-from ppl_vae.entropy_option import entropy_in_nats, resolve_options
 from ppl_vae.errors import InputError
+from ppl_vae.training.entropy_option import entropy_in_nats, resolve_options
 from tests.helpers import BACKENDS
 
 

@@ -1,0 +1,1 @@
+"""What the programs that repeat experiments of papers share; ``inference/reproduce_*.py`` are these programs."""
