@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```([\w{}-]+)\n(.*?)^```$", re.M | re.S)
 RUN = {"python", "sh"}
 SHOWN = {"text", "json"}  # what a command prints, or what needs files that a reader brings
 DIRECTIVES = {"{toctree}", "{eval-rst}"}
-QUICK = {"forecast", "losses", "theory"}  # the others fit for half a minute and more
+QUICK = {"theory"}  # the others fit for a quarter of a minute and more
 
 
 def blocks(page):

@@ -90,6 +90,7 @@ class TestError:
         # Draws of the latents leave noise in the weights: 2 % of their norm here, with a step that falls to 0.
         assert np.linalg.norm(found - np.sign(found @ w) * w) < 0.04 * np.linalg.norm(w)
 
+    @pytest.mark.slow
     @needs("jax", "numpyro", "equinox", "optax", "torch")
     def test_whole(self, errors, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(errors, "SMALL", errors.Size(dim=20, seeds=2, fitted_dim=10, steps=50))

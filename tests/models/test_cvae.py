@@ -13,7 +13,7 @@ from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.inspection import inspect
 from ppl_vae.posterior.inputs import choose_data
 from ppl_vae.training.engine import UnitBetas
-from tests.helpers import BACKENDS, NUMPYRO_SLOW, load_file, needs
+from tests.helpers import NUMPYRO_SLOW, load_file, needs
 
 SMALL = {"latent_dim": 2, "hidden_dim": 5, "num_hidden": 1, "num_channels": 2}
 
@@ -169,7 +169,7 @@ def test_a_fit_by_quadrants_and_its_uses(backend, digits, tmp_path):
     np.testing.assert_allclose(Run.open(run.path, backend=other).reconstruct(x), run.reconstruct(x), atol=1e-5)
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_a_fit_by_labels_learns_what_they_say(backend, digits, tmp_path):
     import ppl_vae
 
@@ -186,7 +186,7 @@ def test_a_fit_by_labels_learns_what_they_say(backend, digits, tmp_path):
     assert (nearest == np.arange(10)).sum() >= 8
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_mistakes_are_named(backend, digits, tmp_path):
     import ppl_vae
 

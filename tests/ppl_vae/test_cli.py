@@ -430,7 +430,7 @@ LINES = st.one_of(
 class NoEngine:
     """Stands for the engine: nothing is compiled, trained or evaluated."""
 
-    observed, device_name = "x", "cpu"
+    observed, device_name, has_density = "x", "cpu", True
     latents: list[str] = ["z"]
     notes: list[str] = []
     split = SimpleNamespace(check=lambda betas: None)

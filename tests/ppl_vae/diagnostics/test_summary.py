@@ -10,7 +10,7 @@ from ppl_vae.diagnostics.information import Information
 from ppl_vae.diagnostics.summary import Estimate, _information_warnings, summarise
 from ppl_vae.errors import InputError
 from tests.exact_engine import ExactEngine
-from tests.helpers import BACKENDS, build_engine
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, build_engine
 
 NUM_UNITS = 3  # of the ExactEngine's default
 
@@ -315,7 +315,7 @@ class TestSiteTerms:
         ]
         assert any("what belongs to z is a site term, no rate" in warning for warning in found.warnings)
 
-    @BACKENDS
+    @NUMPYRO_SLOW
     def test_of_a_bottom_up_guide(self, backend):
         engine = build_engine(backend, "mhvae", (4,), latent_dims=[3, 2], hidden_dim=8, num_hidden=1)
         x = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)

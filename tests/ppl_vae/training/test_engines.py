@@ -193,7 +193,7 @@ def test_evaluation_is_a_function_of_parameters_and_seed(backend):
 def test_data_in_several_pieces_count_alike(backend, monkeypatch):
     engine, loss = prepared(backend)
     whole = engine.evaluate(loss, X, {"z": 1.0}, seed=0)
-    monkeypatch.setattr(engine_module(backend), "chunks", lambda num_data: chunks(num_data, 8))  # 8 + 8 + 4
+    monkeypatch.setattr(engine_module(backend), "chunks", lambda num_data, _: chunks(num_data, 8))  # 8 + 8 + 4
     parts = engine.evaluate(loss, X, {"z": 1.0}, seed=0)
     assert parts["rate/z"] == pytest.approx(whole["rate/z"], rel=1e-6)
 

@@ -49,7 +49,7 @@ def test_a_streamed_fit_is_the_fit_of_memory(path, tmp_path, backend, monkeypatc
     assert streamed.record["data"]["fingerprint"] == held.record["data"]["fingerprint"]
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_evaluation_takes_what_a_block_holds_and_says_so(path, tmp_path, backend, monkeypatch):
     monkeypatch.setattr(rows_module, "STREAM_ABOVE", 0)
     monkeypatch.setattr(rows_module, "BLOCK_BYTES", 30 * ROW_BYTES)
