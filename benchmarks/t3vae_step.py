@@ -25,9 +25,9 @@ from ppl_vae.training.pyro_engine import PyroEngine
 __all__ = ["main"]
 
 READING = """\
-At the size of a network for images the t3VAE's step is nearly that of the beta-VAE. In networks of 64 units the dispatch
-of small operations is most of a step, and the t3VAE has more of them: its draw of a chi-square, and the three densities
-of its ELBO.
+At the size of a network for images the t3VAE's step is nearly that of the beta-VAE. In networks of 64 units the
+dispatch of small operations is most of a step, and the t3VAE has more of them: its draw of a chi-square, and the
+three densities of its ELBO.
 """
 ENGINES: dict[str, Any] = {"pyro": PyroEngine, "numpyro": NumPyroEngine}
 
