@@ -43,13 +43,16 @@ def diagnose(
     the noise of the decoder, beside the data. With --transform also how far the codes of transformed
     data are from those of the data, by layer, what of it tells which transformation it was, and the probe on them.
     """
+    from ppl_vae.diagnostics.summary import has_tails
     from ppl_vae.files import strict_json
     from ppl_vae.posterior.outputs import new_file
     from ppl_vae.training.run import Run
 
     picture = None if out is None else new_file(out, "", (".png",))
-    tails = None if out is None else new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
     opened = Run.open(run, backend=backend, device=device)
+    tails = None
+    if out is not None and has_tails(opened.record["data"]["data_shape"]):
+        tails = new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
     summary = opened.diagnose(split=split, num_draws=num_draws, transform=transform, seed=seed)
     print(strict_json(summary.to_dict(), indent=2) if as_json else summary.table())
     print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)

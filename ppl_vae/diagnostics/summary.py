@@ -4,7 +4,7 @@ Everything is in nats per datum and unscaled: betas do not enter. A leading ``s`
 trailing ``k`` units; the events of a site are flattened to units.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -34,7 +34,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.objective.terms import SITE_TERM
 from ppl_vae.training.engine import Engine, chunks, conditions_for
 
-__all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "draw_for_tails", "summarise"]
+__all__ = ["Estimate", "LogPxSummary", "SiteSummary", "Summary", "draw_for_tails", "has_tails", "summarise"]
 
 SEEN = 256  # data on which the prior is looked at
 MAX_TAIL_DIM, MIN_TAIL_DRAWS = 8, 10_000
@@ -132,6 +132,15 @@ def summarise(
     )
 
 
+def has_tails(data_shape: Sequence[int]) -> bool:
+    """Whether data have few enough numbers for their tails to be looked at one by one.
+
+    Args:
+        data_shape: Shape of one datum.
+    """
+    return prod(data_shape) <= MAX_TAIL_DIM
+
+
 def draw_for_tails(engine: Engine, x: NDArray[Any], *, seed: int = 0) -> NDArray[np.float64] | None:
     """Draws of x from the model, decoder noise included, to set the tails of data beside.
 
@@ -145,7 +154,7 @@ def draw_for_tails(engine: Engine, x: NDArray[Any], *, seed: int = 0) -> NDArray
         or draws that are whole numbers, for groups, and for more than 8 numbers a datum.
     """
     shape = x.shape[1:]
-    if engine.nested or prod(shape) > MAX_TAIL_DIM or _are_whole(np.asarray(x)):
+    if engine.nested or not has_tails(shape) or _are_whole(np.asarray(x)):
         return None
     num_draws = len(x) * -(-MIN_TAIL_DRAWS // len(x))
     given = conditions_for(num_draws, condition_of(x), engine.condition_shape)

@@ -10,9 +10,10 @@ from ppl_vae.errors import InputError
 from ppl_vae.formulas import student_t
 from ppl_vae.formulas.averages import effective_share, log_mean_exp
 from ppl_vae.objective.elbo import distortion_and_loss, rate
+from ppl_vae.objective.joint_density import check_unweighted, log_joint
 from ppl_vae.objective.joint_t import FAMILIES, JointT, check_scales, flat, read_joint_t, scale_deviations, scales
 from ppl_vae.objective.objective import Objective, Program
-from ppl_vae.objective.sites import Traces, as_number
+from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.terms import Terms
 
 __all__ = ["GammaPowerMC"]
@@ -57,7 +58,7 @@ class GammaPowerMC(Objective):
 
     def read(self, traces: Traces, program: Program) -> Terms:
         """Terms of one run and of further draws; see ``Objective.read``."""
-        _check_betas(traces)
+        check_unweighted(traces, "gamma_power_mc")
         run = self._joint_t(traces, program)
         gamma = self._order(run)
         joint, guide = self._densities(traces, program)
@@ -133,7 +134,7 @@ class GammaPowerMC(Objective):
         if run is not None:
             log_norm = student_t.log_power_norm(run.df, run.dim, run.x.log_det, log_gamma=program.log_gamma)
             return log_norm, array_namespace(like).ones_like(like[0, 0])
-        powers = gamma * _log_joint(program.generate())
+        powers = gamma * log_joint(program.generate())
         return log_mean_exp(powers) / (1.0 + gamma), effective_share(powers)
 
     def _log_guide(self, run: JointT | None, gamma: Any, program: Program, log_densities: Any) -> Any:
@@ -153,17 +154,4 @@ def _power(log_value: Any) -> Any:
 
 
 def _log_densities(traces: Traces) -> dict[str, Any]:
-    return {"joint": _log_joint(traces.model), "guide": _log_joint(traces.guide)}
-
-
-def _log_joint(sites: Any) -> Any:
-    return sum(site.per_datum(site.log_prob()) for site in sites.values())
-
-
-def _check_betas(traces: Traces) -> None:
-    for name, site in [*traces.guide.items(), *((s.name, s) for s in traces.observed)]:
-        if as_number(site.beta) not in (None, 1.0):
-            raise InputError(
-                f"beta of {name!r} must be 1 for gamma_power_mc, but it is {as_number(site.beta):g}: the loss "
-                "holds a power of the joint density, which has no parts to weigh; use gamma_power or elbo"
-            )
+    return {"joint": log_joint(traces.model), "guide": log_joint(traces.guide)}

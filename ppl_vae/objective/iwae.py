@@ -8,8 +8,9 @@ from array_api_compat import array_namespace
 from ppl_vae.errors import InputError
 from ppl_vae.formulas.averages import log_mean_exp
 from ppl_vae.objective.elbo import distortion_and_loss, rate
+from ppl_vae.objective.joint_density import check_unweighted, log_joint
 from ppl_vae.objective.objective import Objective, Program
-from ppl_vae.objective.sites import Site, Traces, as_number
+from ppl_vae.objective.sites import Traces
 from ppl_vae.objective.terms import Terms
 
 __all__ = ["IWAE"]
@@ -77,13 +78,13 @@ class IWAE(Objective):
         return {name: concat([values[None], others[name]]) for name, values in first.items()}
 
     def _log_weights(self, traces: Traces, program: Program) -> dict[str, Any]:
-        found = {"weight": _log_joint(traces.model) - _log_joint(traces.guide)}
+        found = {"weight": log_joint(traces.model) - log_joint(traces.guide)}
         if self.doubly_reparameterised:
             # The same draws as constants: what parameters do to the densities other than through them.
             constant = {name: program.constant(site.value) for name, site in traces.guide.items()}
             fixed = program.on(program.args, program.kwargs, latents=lambda name, fn: constant[name])
             run = fixed.run(indices_of=traces)
-            found |= {"model": _log_joint(run.model), "guide": _log_joint(run.guide)}
+            found |= {"model": log_joint(run.model), "guide": log_joint(run.guide)}
         return found
 
 
@@ -100,19 +101,11 @@ def _with_gradient(bounds: Any, draws: Mapping[str, Any], program: Program) -> A
     return program.constant(bounds) + (gradient - program.constant(gradient))
 
 
-def _log_joint(sites: Mapping[str, Site]) -> Any:
-    return sum(site.per_datum(site.log_prob()) for site in sites.values())
-
-
 def _check(traces: Traces) -> None:
-    for name, site in [*traces.guide.items(), *((s.name, s) for s in traces.observed)]:
-        if as_number(site.beta) not in (None, 1.0):
-            raise InputError(
-                f"beta of {name!r} must be 1 for iwae, but it is {as_number(site.beta):g}: a weight holds the "
-                "joint density as a whole, and with a part of it weighed the loss is no bound; use elbo"
-            )
+    check_unweighted(traces, "iwae")
+    for site in (*traces.guide.values(), *traces.observed):
         if site.batch_shape != traces.x.batch_shape:
             raise InputError(
-                f"site {name!r} must have the batch shape of {traces.x.name!r}, {traces.x.batch_shape}, for iwae, "
-                f"which has one weight a datum, but it has {site.batch_shape}; use elbo for groups of data"
+                f"site {site.name!r} must have the batch shape of {traces.x.name!r}, {traces.x.batch_shape}, for "
+                f"iwae, which has one weight a datum, but it has {site.batch_shape}; use elbo for groups of data"
             )

@@ -110,7 +110,9 @@ def accuracy_ceiling(information: ArrayLike, shares: ArrayLike) -> Array:
         raise InputError("information must be a number, but an entry is nan; leave out what was not estimated")
     known, entropy, m = np.maximum(given, 0.0), label_entropy(p), len(p)
     ceiling = np.where(known >= entropy, 1.0, 1.0 / m)
-    inside = (known < entropy) & (known > entropy - np.log(m))
+    # The function's own value at 1/m, which rounding may lift above a tiny information.
+    least = _fano(np.asarray(1.0 / m), entropy, m) if m > 1 else 0.0
+    inside = (known < entropy) & (known > least)
     if inside.any():
         found = elementwise.find_root(
             lambda alpha, wanted: _fano(alpha, entropy, m) - wanted,

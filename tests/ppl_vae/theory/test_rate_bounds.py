@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import brentq
@@ -72,6 +72,7 @@ def test_ceiling_agrees_with_another_root_finder(shares, part):
 
 
 @given(SHARES, st.floats(0.0, 0.9999))
+@example([1, 1, 1], 6.6e-252)
 def test_function_and_inverse(shares, part):
     information = part * label_entropy(shares)
     back = information_for_accuracy(accuracy_ceiling(information, shares), shares)
