@@ -120,22 +120,25 @@ def _p(value: float) -> str:
 
 
 def expected_table(table: pd.DataFrame, expected: Mapping[tuple[str, str], Sequence[tuple[float, ...]]]) -> str:
-    """Distances and tail counts beside those of other fits, in Markdown.
+    """Distances, tail counts, p-values and quantiles beside those of other fits, in Markdown.
 
     Args:
         table: The fits.
-        expected: By model and prior for each seed KS, left and right count.
+        expected: By model and prior for each seed KS, left and right count, the p-values of all points and of the
+            left and right tail, and the quantiles.
     """
-    shown = {"ks": ".4f", "left": ".0f", "right": ".0f"}
+    quantiles = {f"q{number}": f"quantile {level:g}" for number, level in enumerate(QUANTILES, 1)}
+    heads = {"ks": "KS", "left": "left", "right": "right"} | {p: p.replace("_", " ") for p in P_VALUES} | quantiles
+    forms = [".4f", ".0f", ".0f", *[".3f"] * len(P_VALUES), *[".1f"] * len(quantiles)]
     rows = []
     for (model, prior), known in expected.items():
         ours = table[(table["model"] == model) & (table["prior"] == prior)]
         if len(ours):
-            pairs = zip(shown.items(), zip(*known, strict=True), strict=True)
-            cells = [f"{_join(values, form)}; {_join(ours[column], form)}" for (column, form), values in pairs]
+            columns = zip(heads, forms, zip(*known, strict=True), strict=True)
+            cells = [f"{_join(values, form)}; {_join(ours[name], form)}" for name, form, values in columns]
             rows.append([model, prior, *cells])
-    return markdown_table(["model", "z from prior", "KS", "left", "right"], rows)
+    return markdown_table(["model", "z from prior", *heads.values()], rows)
 
 
 def _join(values: Iterable[float], form: str) -> str:
-    return ", ".join(f"{value:{form}}" for value in values)
+    return ", ".join("too few" if np.isnan(value) else f"{value:{form}}" for value in values)

@@ -59,7 +59,7 @@ class Experiment:
         scale: Scale of the decoders.
         small: The default.
         full: The published size.
-        expected: By model and prior for each seed KS, left and right count of fits at the full size.
+        expected: By model and prior for each seed what ``expected_table`` takes, of fits at the full size.
     """
 
     name: str

@@ -151,11 +151,22 @@ class TestFindings:
         row = "| t3VAE nu=9 | model | 42 | 0.0200 | 5000 | 4500 | 5.00 | -1.5, -0.5, 0.5, 1.5 | 0.300 | 0.200 |"
         assert lines[2] == f"{row} too few |"
         assert lines[-1].endswith("|  |  |  |")
-        known = {("VAE", "model"): [(0.0085, 776, 732), (0.014, 701, 625)], ("nothing", "model"): [(0.1, 1, 1)]}
-        shown = expected_table(table, known).splitlines()[2:]
-        assert shown == [
-            "| VAE | model | 0.0085, 0.0140; 0.0200, 0.0200 | 776, 701; 500, 700 | 732, 625; 450, 630 |"
-        ]
+        quantiles = (-7.4, -6.3, 6.3, 7.7)
+        known = {
+            ("VAE", "model"): [
+                (0.0085, 776, 732, 0.245, 0.021, 0.001, *quantiles),
+                (0.014, 701, 625, 0.275, 0.001, np.nan, *quantiles),
+            ],
+            ("nothing", "model"): [(0.1, 1, 1, 0.5, 0.5, 0.5, *quantiles)],
+        }
+        head, _, *shown = expected_table(table, known).splitlines()
+        assert head.count("|") == 13
+        row = "| VAE | model | 0.0085, 0.0140; 0.0200, 0.0200 | 776, 701; 500, 700 | 732, 625; 450, 630 |"
+        assert len(shown) == 1
+        ours = table[table["model"] == "VAE"]["p_left"].iloc[0]
+        assert shown[0].startswith(f"{row} 0.245, 0.275; 0.300, 0.300 | 0.021, 0.001; {ours:.3f}, {ours:.3f} |")
+        assert "| 0.001, too few; " in shown[0]
+        assert shown[0].endswith("| 7.7, 7.7; 1.5, 1.5 |")
 
 
 class FixedDraws:
