@@ -1,0 +1,79 @@
+"""A question about a run, what it is asked about, and what an answer holds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from ppl_vae.training.engine import Engine
+from ppl_vae.training.run import Run
+
+__all__ = ["Case", "Finding", "Question", "Verdict"]
+
+Verdict = Literal["good", "warning", "bad", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to a question.
+
+    Attributes:
+        verdict: "good"; "warning", for what needs care; "bad", for what must not be trusted; "unknown" where the
+            question cannot be answered of this run.
+        answer: One sentence that answers the question.
+        evidence: What it rests on, a line each, numbers with their standard errors.
+        cause: Why, and what to do about it; empty of a good verdict.
+        numbers: All that was measured, as plain values and lists, for programs and for the figures of a report.
+    """
+
+    verdict: Verdict
+    answer: str
+    evidence: tuple[str, ...] = ()
+    cause: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run and the data that it is asked about.
+
+    Attributes:
+        run: The run.
+        engine: Holds its fit.
+        x: Data of the split, (n, *data_shape).
+        labels: Their classes, (n,), or None.
+        train_x: Training data, (m, *data_shape), or None where ``x`` is these.
+        train_labels: Their classes, (m,), or None.
+        seed: Seed of all draws; a question derives its own from it and its name.
+        findings: Answers that were found already, by question.
+        report: Told what is being done, and which share of the question is done.
+    """
+
+    run: Run
+    engine: Engine
+    x: NDArray[Any]
+    labels: NDArray[Any] | None
+    train_x: NDArray[Any] | None
+    train_labels: NDArray[Any] | None
+    seed: int
+    findings: Mapping[str, Finding] = field(default_factory=dict)
+    report: Callable[[str, float], None] = lambda text, done: None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that can be asked of any run.
+
+    Attributes:
+        name: Its name, as ``--only`` takes it.
+        text: The question in a user's words.
+        cost: How many data the answer passes through guide and model, a gradient counted as three passes; what
+            a budget in seconds is compared with.
+        answer: Finds the answer. An ``InputError`` is answered for it by the verdict "unknown".
+    """
+
+    name: str
+    text: str
+    cost: Callable[[Case], float]
+    answer: Callable[[Case], Finding]
