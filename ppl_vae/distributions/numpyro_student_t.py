@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
 
+from ppl_vae.distributions.numpyro_chi_square import LARGEST_DF, SMALLEST_DF, chi_square_ratio
 from ppl_vae.formulas import student_t as formulas
 
 __all__ = ["DiagonalStudentT"]
@@ -112,10 +113,15 @@ class DiagonalStudentT(Distribution):
         """Draws with gradients by all parameters."""
         normal_key, gamma_key = jax.random.split(key)
         normal = jax.random.normal(normal_key, self.shape(sample_shape), self.loc.dtype)
-        half = 0.5 * self.df
-        gamma = jax.random.gamma(gamma_key, half, (*sample_shape, *self.batch_shape), self.loc.dtype)
-        factor = jax.lax.rsqrt(gamma / half)
+        factor = jax.lax.rsqrt(self._chi_square_ratio(gamma_key, (*sample_shape, *self.batch_shape)))
         return self.loc + self.scale * normal * factor[(...,) + (None,) * self.event_dim]
+
+    def _chi_square_ratio(self, key: Array, shape: tuple[int, ...]) -> Array:
+        number = self.number
+        if number is not None and self.loc.dtype == jnp.float32 and SMALLEST_DF <= number <= LARGEST_DF:
+            return chi_square_ratio(key, number, shape)
+        half = 0.5 * self.df
+        return jax.random.gamma(key, half, shape, self.loc.dtype) / half
 
     @property
     def _df(self) -> Array:
