@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers import ROOT, needs
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "papers").glob("*.md")])
 BLOCK = re.compile(r"^```([\w{}-]+)\n(.*?)^```$", re.M | re.S)
 RUN = {"python", "sh"}
 SHOWN = {"text", "json"}  # what a command prints, or what needs files that a reader brings

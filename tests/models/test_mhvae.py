@@ -9,7 +9,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.nets.spreads import parse_spread
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.training.engine import StepOptions
-from tests.helpers import BACKENDS, build_engine, load_file
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, build_engine, load_file
 from tests.ppl_vae.objective.hierarchies import Hierarchy
 
 # Data with E x x' = diag(theta^2).
@@ -188,7 +188,7 @@ SCALES = {
 }
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 @pytest.mark.parametrize("scales", SCALES)
 def test_training_is_refused_where_the_loss_has_no_lower_bound(backend, scales):
     options, refused = SCALES[scales]

@@ -91,6 +91,7 @@ def test_chunks_hold_all_runs_and_little_else(num_runs, num_devices):
     assert 0 <= size * num_chunks - num_runs < num_chunks * max(num_devices, 2)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_and_covers_what_xla_asks_for():
     import jax
 

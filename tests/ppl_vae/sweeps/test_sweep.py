@@ -11,7 +11,7 @@ import ppl_vae
 from ppl_vae.errors import InputError
 from ppl_vae.sweeps.sweep import sweep
 from ppl_vae.training.run_folder import RunFolder
-from tests.helpers import BACKENDS, needs
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, needs
 from tests.toy_fits import TOY, toy_data
 
 pytestmark = needs("joblib")
@@ -172,7 +172,7 @@ def test_a_run_that_is_not_finite_has_a_row_and_the_others_go_on(backend, tmp_pa
     assert again.rows == found.rows
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_a_warm_start_takes_the_parameters_of_the_run_before(backend, tmp_path):
     out = tmp_path / "sweep"
     found = do_sweep(backend, out, beta="0.5,2", seeds=1, warm_start=True)

@@ -9,7 +9,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.plugins import find
 from ppl_vae.training.engine import StepOptions, UnitBetas, chunks
 from ppl_vae.training.seeds import child_seed
-from tests.helpers import BACKENDS, build_engine, load_file
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, build_engine, load_file
 from tests.toy_fits import write_model
 
 RNG = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_blocks_do_not_change_the_steps_and_terms_add_up(backend):
     np.testing.assert_allclose(terms["elbo"], -terms["distortion"] - terms["rate/z"], rtol=1e-6)
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_binary_pixels_are_drawn_anew_for_each_batch(backend):
     grey = np.full((20, 6), 0.3, np.float32)
     engine = build_engine(backend, "beta_vae", (6,), **NETS)
@@ -231,7 +231,7 @@ COUNTER = {
 }
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 def test_state_beside_the_parameters_is_trained_kept_loaded_and_used(backend, tmp_path):
     path = write_model(tmp_path, backend, **COUNTER[backend])
     name = {"pyro": "count", "numpyro": "count.n"}[backend]

@@ -23,7 +23,7 @@ from ppl_vae.training.rate_targets import (
     split_targets,
 )
 from ppl_vae.training.results import run_page
-from tests.helpers import BACKENDS
+from tests.helpers import BACKENDS, NUMPYRO_SLOW
 from tests.toy_fits import write_model
 
 SITES = ["z1", "z2"]
@@ -281,7 +281,7 @@ def gaussian_data():
     return (np.random.default_rng(0).normal(size=(300, 4)) * [3.0, 2.0, 1.0, 0.5]).astype(np.float32)
 
 
-@BACKENDS
+@NUMPYRO_SLOW
 @pytest.mark.usefixtures("no_products")
 def test_a_fit_holds_its_target(tmp_path, backend):
     model, target = write_model(tmp_path, backend), {"z": 1.5}
