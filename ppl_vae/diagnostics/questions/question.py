@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from ppl_vae.training.engine import Engine
 from ppl_vae.training.run import Run
+
+if TYPE_CHECKING:
+    from ppl_vae.diagnostics.summary_page import Summary
 
 __all__ = ["Case", "Finding", "Question", "Verdict"]
 
@@ -48,6 +52,8 @@ class Case:
         seed: Seed of all draws; a question derives its own from it and its name.
         findings: Answers that were found already, by question.
         report: Told what is being done, and which share of the question is done.
+        split: Name of the split that ``x`` is.
+        num_draws: Importance draws per datum for ``summary``.
     """
 
     run: Run
@@ -59,6 +65,51 @@ class Case:
     seed: int
     findings: Mapping[str, Finding] = field(default_factory=dict)
     report: Callable[[str, float], None] = lambda text, done: None
+    split: str = "test"
+    num_draws: int = 1000
+
+    @classmethod
+    def of(cls, run: Run, *, split: str = "test", num_draws: int = 1000, seed: int = 0, **options: Any) -> "Case":
+        """A run and a split of its own data.
+
+        Args:
+            run: The run.
+            split: "train", "validation" or "test".
+            num_draws: Importance draws per datum for ``summary``.
+            seed: Seed of all draws.
+            options: ``findings`` and ``report``.
+
+        Raises:
+            InputError: There is no such split, or its data cannot be loaded.
+        """
+        # What is fitted to data, such as a probe, must not be scored on them.
+        other = None if split == "train" else "train"
+        return cls(
+            run=run,
+            engine=run.engine,
+            x=run.data.split(split),
+            labels=run.data.labels(split),
+            train_x=None if other is None else run.data.split(other),
+            train_labels=None if other is None else run.data.labels(other),
+            seed=seed,
+            split=split,
+            num_draws=num_draws,
+            **options,
+        )
+
+    @cached_property
+    def summary(self) -> "Summary":
+        """Rates, information, log p(x) and probes of ``x``: measured once, for all questions that need them."""
+        from ppl_vae.diagnostics.summary import summarise
+
+        given: Any = {"labels": self.labels, "train_x": self.train_x, "train_labels": self.train_labels}
+        return summarise(self.engine, self.x, **given, num_draws=self.num_draws, seed=self.seed)
+
+    @property
+    def summary_cost(self) -> float:
+        """Data that ``summary`` passes through guide and model; 0 once it was measured."""
+        num_probed = 0 if self.train_x is None else len(self.train_x)
+        return 0.0 if "summary" in self.__dict__ else float(len(self.x) * (self.num_draws + 32) + 6 * num_probed)
 
 
 @dataclass(frozen=True)

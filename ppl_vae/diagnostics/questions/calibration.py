@@ -1,0 +1,171 @@
+"""Is the guide calibrated? Ranks of known latents among the guide's draws, where data lie and on prior draws."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.diagnostics.calibration import LIKELIHOOD, SIGNIFICANT, Calibration, RankTest, calibrate
+from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
+
+__all__ = ["LARGE", "QUESTION", "as_numbers", "faults"]
+
+NUM_SIMULATIONS, NUM_DRAWS = 500, 99
+# Largest difference of distribution functions: a quarter of a standard deviation, or a width 1.5 times off.
+LARGE = 0.1
+SHOWN = 5  # units in a sentence
+WHERE = {"aggregate": "where data lie", "prior": "on draws from the model"}
+MEANING = {
+    "narrow": "too narrow",
+    "wide": "too wide",
+    "low": "too low",
+    "high": "too high",
+    "uneven": "of another shape",
+}
+REMEDY = {
+    "narrow": "its errors are too small: train it longer with the decoder kept, or use a loss of several draws "
+    "(iwae), or a guide that can depend between units",
+    "wide": "its errors are too large: it is not fitted to the end, or to another target, as of a beta above 1",
+    "low": "it is biased: train it longer, or make the encoder larger",
+    "high": "it is biased: train it longer, or make the encoder larger",
+    "uneven": "the posterior has a shape that its family lacks: use a richer one",
+}
+
+
+def _answer(case: Case) -> Finding:
+    seeds = np.random.SeedSequence([case.seed, *b"calibration"]).generate_state(2).tolist()
+    options: dict[str, Any] = {"num_simulations": NUM_SIMULATIONS, "num_draws": NUM_DRAWS}
+    local = calibrate(case.engine, case.x, source="aggregate", seed=seeds[0], **options)
+    case.report("draws from the model", 0.5)
+    prior = calibrate(case.engine, case.x, source="prior", seed=seeds[1], **options)
+    # An exact posterior fails the first where the aggregate posterior is not the prior, unless that is corrected.
+    is_corrected = isinstance(local.corrected, Mapping)
+    near = local.corrected if isinstance(local.corrected, Mapping) else local.tests
+    here, there = faults(near), faults(prior.tests)
+    level = _level(near)
+    if level == "bad" and not is_corrected and _level(prior.tests) != "bad":
+        level = "warning"
+    verdict: Verdict = "warning" if level == "good" and there else level
+    evidence = [_line(WHERE["aggregate"], near), _line(WHERE["prior"], prior.tests)]
+    if isinstance(local.corrected, str):
+        evidence.append(
+            f"{WHERE['aggregate']} the exact posterior need not be uniform, and this was not corrected: "
+            f"{local.corrected}"
+        )
+    evidence.append("ranks of single units do not see dependence between units; that of log p(x given z) does")
+    return Finding(
+        verdict, _sentence(here, there), tuple(evidence), _cause(case, here, there), _numbers(local, prior)
+    )
+
+
+def faults(tests: Mapping[str, RankTest]) -> dict[str, str]:
+    """Readings of what is not uniform, by unit, such as z[3]; the clearest first.
+
+    Args:
+        tests: Ranks by site.
+    """
+    found = [
+        (-test.distance[unit], _unit(name, unit), test.reading[unit])
+        for name, test in tests.items()
+        for unit in np.flatnonzero(test.adjusted < SIGNIFICANT).tolist()
+    ]
+    return {unit: reading for _, unit, reading in sorted(found)}
+
+
+def as_numbers(test: RankTest) -> dict[str, Any]:
+    """What a figure needs of ranks, as plain values; None for what is not finite.
+
+    Args:
+        test: The ranks.
+    """
+    fields = ("histogram", "points", "ecdf_difference", "band", "outside", "distance", "p_value", "adjusted")
+    plain = {name: getattr(test, name).tolist() for name in fields}
+    plain |= {
+        name: [v if np.isfinite(v) else None for v in getattr(test, name).tolist()] for name in ("width", "shift")
+    }
+    return plain | {"reading": list(test.reading), "num_draws": test.num_draws, "num": len(test.ranks)}
+
+
+def _level(tests: Mapping[str, RankTest]) -> Verdict:
+    wrong = [test.distance[test.adjusted < SIGNIFICANT] for test in tests.values()]
+    largest = max((float(values.max()) for values in wrong if values.size), default=0.0)
+    return "bad" if largest >= LARGE else "warning" if largest else "good"
+
+
+def _line(where: str, tests: Mapping[str, RankTest]) -> str:
+    wrong, first = faults(tests), next(iter(tests.values()))
+    num, shown = sum(len(test.reading) for test in tests.values()), list(wrong)[:SHOWN]
+    size = f"{len(first.ranks)} simulations x {first.num_draws} draws"
+    described = [
+        f"{unit} {reading}{_size(test, k)}"
+        for name, test in tests.items()
+        for k, reading in enumerate(test.reading)
+        if (unit := _unit(name, k)) in shown
+    ]
+    return "; ".join([f"{where}: {len(wrong)} of {num} ranks are not uniform ({size})", *described])
+
+
+def _unit(name: str, number: int) -> str:
+    return name if name == LIKELIHOOD else f"{name}[{number}]"
+
+
+def _size(test: RankTest, unit: int) -> str:
+    width, shift = test.width[unit], test.shift[unit]
+    return f", width {width:.2f}, shift {shift:+.2f} sd" if np.isfinite(width) else ", off the scale"
+
+
+def _sentence(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    if not here and not there:
+        return "yes: ranks are uniform, where data lie and on draws from the model"
+    start = f"no: where data lie draws are {_named(here)}" if here else "where data lie yes"
+    end = f"on draws from the model {_named(there)}" if there else "on draws from the model ranks are uniform"
+    return f"{start}; {end}"
+
+
+def _named(wrong: Mapping[str, str]) -> str:
+    by_reading: dict[str, list[str]] = {}
+    for unit, reading in wrong.items():
+        by_reading.setdefault(reading, []).append(unit)
+    return ", ".join(
+        f"{MEANING[reading]} in {', '.join(units[:SHOWN])}{' and others' if len(units) > SHOWN else ''}"
+        for reading, units in by_reading.items()
+    )
+
+
+def _cause(case: Case, here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    if not here and not there:
+        return ""
+    if not here:
+        return (
+            "the model draws what data never are, and the guide never saw it: see prior; codes of data are not hit"
+        )
+    units = [reading for unit, reading in here.items() if unit != LIKELIHOOD]
+    causes = list(dict.fromkeys(REMEDY[reading] for reading in units)) or [
+        "units are calibrated one by one, and not together: the guide leaves out what x tells, or how units "
+        "depend on each other; train it longer, or let units depend"
+    ]
+    betas = case.run.record.get("final_betas", case.run.record["betas"])
+    other = ", ".join(f"{site} {beta:.3g}" for site, beta in betas.items() if beta != 1.0)
+    if other:
+        causes.append(f"betas other than 1 ({other}) ask for another width, wider above 1, and this is by intent")
+    return "; ".join(causes)
+
+
+def _numbers(local: Calibration, prior: Calibration) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "aggregate": {name: as_numbers(test) for name, test in local.tests.items()},
+        "prior": {name: as_numbers(test) for name, test in prior.tests.items()},
+    }
+    if isinstance(local.corrected, Mapping):
+        found["corrected"] = {name: as_numbers(test) for name, test in local.corrected.items()}
+    else:
+        found["not_corrected"] = local.corrected
+    return found
+
+
+QUESTION = Question(
+    "calibration",
+    "Is the guide calibrated?",
+    cost=lambda case: 2.0 * NUM_SIMULATIONS * (NUM_DRAWS + 4),
+    answer=_answer,
+)

@@ -1,0 +1,115 @@
+"""Do draws look like the data? Predictive checks of statistics of each datum, noise included."""
+
+from typing import Any
+
+import numpy as np
+
+from ppl_vae.diagnostics.calibration import SIGNIFICANT
+from ppl_vae.diagnostics.predictive import RESIDUAL, PredictiveCheck, predictive_check
+from ppl_vae.diagnostics.questions.calibration import LARGE, as_numbers
+from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
+from ppl_vae.training.prepared import evenly_spaced
+
+__all__ = ["QUESTION"]
+
+MAX_DATA, NUM_DRAWS = 300, 99
+# Noise alone decides these, as an exact 0 or a bound of grey values that a Gaussian cannot have.
+EXTREMES = ("min", "max", "zeros")
+WORDS = {
+    "narrow": "varies too little",
+    "wide": "varies too much",
+    "low": "is too low",
+    "high": "is too high",
+    "uneven": "is spread otherwise",
+}
+# What is wrong with the decoder, by the reading of the residual.
+NOISE = {
+    "low": "the decoder is overconfident: data are further from its mean than its noise allows; learn the scale, "
+    "or make it larger",
+    "high": "the decoder claims more noise than there is: learn the scale, or make it smaller",
+    "narrow": "the noise of the decoder is the same for all data, and that of data is not: overconfident for "
+    "some; let the decoder give a scale for each entry, or a likelihood of heavier tails",
+    "wide": "the noise of draws differs more from datum to datum than that of data: give entries one scale",
+    "uneven": "the noise of data is of another kind than the likelihood's: try another likelihood",
+}
+
+
+def _answer(case: Case) -> Finding:
+    seeds = np.random.SeedSequence([case.seed, *b"data"]).generate_state(2).tolist()
+    x = case.x[evenly_spaced(len(case.x), MAX_DATA)]
+    posterior = predictive_check(case.engine, x, source="posterior", num_draws=NUM_DRAWS, seed=seeds[0])
+    case.report("draws from the model", 0.5)
+    prior = predictive_check(case.engine, x, source="prior", num_draws=NUM_DRAWS, seed=seeds[1])
+    wrong = {"posterior": _wrong(posterior), "prior": _wrong(prior)}
+    levels = [level for found in wrong.values() for level, _ in found.values()]
+    verdict: Verdict = "bad" if "bad" in levels else "warning" if levels else "good"
+    evidence = [*_lines("given the codes of the data", posterior), *_lines("from the prior", prior)]
+    if case.split == "train":
+        evidence.append("note: on training data draws look better than they are; ask of held-out data")
+    evidence += [f"note: {note}" for note in posterior.notes]
+    numbers: dict[str, Any] = {found.source: _numbers(found) for found in (posterior, prior)}
+    return Finding(verdict, _sentence(verdict, wrong), tuple(evidence), _cause(wrong, posterior.notes), numbers)
+
+
+def _wrong(check: PredictiveCheck) -> dict[str, tuple[Verdict, str]]:
+    """Level and reading of the statistics that are off, by name."""
+    pit = check.pit
+    found: dict[str, tuple[Verdict, str]] = {}
+    for k, name in enumerate(check.names):
+        if pit.adjusted[k] < SIGNIFICANT:
+            level: Verdict = "bad" if pit.distance[k] >= LARGE and name not in EXTREMES else "warning"
+            found[name] = level, pit.reading[k]
+    return found
+
+
+def _lines(what: str, check: PredictiveCheck) -> list[str]:
+    pit = check.pit
+    return [
+        f"{what}, {name}: data {check.observed_mean[k]:.4g}, draws {check.drawn_mean[k]:.4g} "
+        f"+- {check.drawn_sd[k]:.2g}, p {check.p_value[k]:.2f}; by datum {pit.reading[k]} "
+        f"(distance {pit.distance[k]:.2f})"
+        for k, name in enumerate(check.names)
+    ]
+
+
+def _sentence(verdict: Verdict, wrong: dict[str, dict[str, tuple[Verdict, str]]]) -> str:
+    if verdict == "good":
+        return "yes: draws have the statistics of the data, given their codes and from the prior"
+    parts = []
+    for source, what in (("posterior", "draws given the codes of the data"), ("prior", "draws from the prior")):
+        told = ", ".join(f"{name} {WORDS[reading]}" for name, (_, reading) in wrong[source].items())
+        parts.append(f"{what}: {told or 'alike'}")
+    return f"{'no' if verdict == 'bad' else 'not in all'}: {'; '.join(parts)}"
+
+
+def _cause(wrong: dict[str, dict[str, tuple[Verdict, str]]], notes: tuple[str, ...]) -> str:
+    posterior, prior = wrong["posterior"], wrong["prior"]
+    causes = list(notes)
+    if not notes and RESIDUAL in posterior:
+        causes.append(NOISE[posterior[RESIDUAL][1]])
+    if not notes and any(name in EXTREMES for name in posterior):
+        causes.append("its noise also reaches where data do not, or not where they do: try another likelihood")
+    if set(posterior) - {RESIDUAL, *EXTREMES} and not causes:
+        causes.append("the decoder's means or its noise are off: train longer, or make the decoder larger")
+    if set(prior) - set(posterior):
+        causes.append(
+            "draws from the prior fail where draws given codes do not: the prior is not the codes', see prior"
+        )
+    return "; ".join(causes)
+
+
+def _numbers(check: PredictiveCheck) -> dict[str, Any]:
+    fields = ("p_value", "observed_mean", "drawn_mean", "drawn_sd")
+    return {
+        "names": list(check.names),
+        "pit": as_numbers(check.pit),
+        **{name: getattr(check, name).tolist() for name in fields},
+    }
+
+
+QUESTION = Question(
+    "data",
+    "Do draws look like the data?",
+    cost=lambda case: 2.0 * min(len(case.x), MAX_DATA) * NUM_DRAWS,
+    answer=_answer,
+)
