@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTHON312 ?= python3.12
 VENV1 := .venv-arviz1
 
-.PHONY: demo test test-slow test-arviz1 lint docs bench clean
+.PHONY: demo test test-slow test-browser test-arviz1 lint docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,10 +18,18 @@ demo: $(READY)
 	$(BIN)/python inference/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow" tests ppl_vae
+	$(BIN)/python -m pytest -n auto -m "not slow and not browser" tests ppl_vae
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow tests
+
+# Needs Chromium, from the system's packages.
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -m browser tests/browser
+
+$(VENV)/.browser: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	touch $@
 
 # ArviZ 1.x needs Python 3.12; NumPyro alone, without torch.
 test-arviz1: $(VENV1)/.ready

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ppl_vae.cli._shared import AsJson, Backend, OptionalBackend, RunPath
+from ppl_vae.cli._shared import AsJson, Backend, OptionalBackend, RunPath, progress
 
 __all__ = ["convert", "diagnose"]
 
@@ -14,8 +14,20 @@ __all__ = ["convert", "diagnose"]
 def diagnose(
     run: RunPath,
     backend: OptionalBackend = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Questions to ask, such as fit,collapse; summary for the table of numbers alone.",
+            show_default="all",
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds to spend, on cheap questions first.", show_default="as long as it takes"),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Ask anew what was answered before.")] = False,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Data to diagnose on.")] = "test",
-    num_draws: Annotated[int, typer.Option(help="Importance draws per datum.")] = 1000,
+    num_draws: Annotated[int, typer.Option(help="Importance draws per datum, for the table.")] = 1000,
     transform: Annotated[
         str,
         typer.Option(
@@ -35,8 +47,12 @@ def diagnose(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a fitted run is worth: rates, active units, information, log p(x), k-hat, probe.
+    """Say whether a fitted run can be trusted, question by question, and what it is worth in numbers.
 
+    A verdict is good, warning, bad or unknown, with its evidence and its cause. Each answer is written as soon as
+    it is found to RUN/diagnosis; an interrupted command goes on where it was, and a later one reads what is there.
+
+    The table says rates, active units, information, log p(x), k-hat, probe.
     Of several layers, or with labels, also what the rate of each layer buys: how much it can know of the data,
     how well any classifier can read labels from it, how well four of them do, and what is rebuilt from it. A
     bound that the numbers break is an error line. Of up to 8 real numbers a datum also the tails: draws of x, with
@@ -53,13 +69,17 @@ def diagnose(
     tails = None
     if out is not None and has_tails(opened.record["data"]["data_shape"]):
         tails = new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
-    summary = opened.diagnose(split=split, num_draws=num_draws, transform=transform, seed=seed)
-    print(strict_json(summary.to_dict(), indent=2) if as_json else summary.table())
-    print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)
+    names = None if only is None else [word.strip() for word in only.split(",") if word.strip()]
+    options: Any = {"split": split, "num_draws": num_draws, "transform": transform, "seed": seed}
+    with progress() as report:
+        found = opened.diagnose(only=names, budget=budget, again=again, report=report, **options)
+    print(strict_json(found.to_dict(), indent=2) if as_json else found.table())
+    if found.summary is not None:
+        print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)
     if picture is not None:
         _draw_levels(picture, opened, split, seed)
         print(f"wrote {picture}", file=sys.stderr)
-    if tails is not None and summary.tails is not None:
+    if tails is not None and found.summary is not None and found.summary["tails"] is not None:
         _draw_tails(tails, opened, split, seed)
         print(f"wrote {tails}", file=sys.stderr)
 

@@ -5,16 +5,19 @@ plate scale): a scaled weight makes a bad guide look good. One k per datum: the 
 weights grows with the batch and says nothing about a datum. A leading ``s`` is draws, then ``n`` data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import boxcox1p, logsumexp, softmax
+from scipy.special import boxcox1p, softmax
 
 from ppl_vae.errors import InputError
+from ppl_vae.training.engine import chunks
 
 __all__ = [
     "PsisResult",
+    "importance_bounds",
     "importance_log_px",
     "mean_and_standard_error",
     "pareto_smooth",
@@ -23,6 +26,7 @@ __all__ = [
 
 MIN_DRAWS = 25  # with fewer, the largest fifth holds under five draws
 MIN_TAIL = 5
+BLOCK_ENTRIES = 2**17  # weights that are smoothed at once: more leave the processor's caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,54 @@ def importance_log_px(log_weight: ArrayLike) -> tuple[NDArray[np.float64], NDArr
     normalised = np.exp(weight - np.where(seen, log_px, 0.0))
     standard_error = normalised.std(axis=0, ddof=1) / np.sqrt(len(weight))
     return log_px, np.where(seen, standard_error, np.nan)
+
+
+def importance_bounds(
+    log_weight: ArrayLike, sizes: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Importance-weighted bounds of log p(x) for several numbers of draws, out of the same draws.
+
+    .. math:: L_K = E \log \tfrac1K \sum_{k=1}^{K} w_k \le \log p(x)
+
+    The draws are cut into blocks of K, of which each gives an unbiased estimate of :math:`L_K`, and the mean over
+    blocks is taken; draws that fill no block are left out. :math:`L_1` is the ELBO, and the bounds grow with K.
+
+    Args:
+        log_weight: Log weights in nats, shape (s, n); -inf stands for a draw of weight zero.
+        sizes: Numbers K, each from 1 to s; g of them.
+
+    Returns:
+        Estimates of the bounds in nats and their standard errors over blocks, each of shape (g, n). The standard
+        error is nan of a single block, and where the estimate is -inf.
+
+    Raises:
+        InputError: The shape is not (s, n) with s, n >= 1, an entry is nan or +inf, or a size is not from 1 to s.
+
+    Source:
+        Burda, Grosse & Salakhutdinov, arXiv:1509.00519.
+
+    Example:
+        >>> bound, _ = importance_bounds([[-1.0], [-3.0], [-1.0], [-3.0]], [1, 2])
+        >>> bound.round(3).tolist()
+        [[-2.0], [-1.566]]
+    """
+    weight = _checked_log_weight(log_weight)
+    num_draws, num_data = weight.shape
+    wrong = [size for size in sizes if not 1 <= size <= num_draws]
+    if wrong or not len(sizes):
+        raise InputError(
+            f"sizes must be numbers of draws from 1 to {num_draws}, but they are {list(sizes)}; take such numbers"
+        )
+    bounds, errors = np.empty((2, len(sizes), num_data))
+    for number, size in enumerate(sizes):
+        num_blocks = num_draws // size
+        blocks = weight[: num_blocks * size].reshape(num_blocks, size, num_data)
+        estimates = _log_mean_exp(np.swapaxes(blocks, 0, 1))
+        bounds[number] = estimates.mean(axis=0)
+        seen = np.isfinite(bounds[number]) & (num_blocks > 1)
+        spread = np.where(seen, estimates, 0.0).std(axis=0, ddof=min(1, num_blocks - 1))
+        errors[number] = np.where(seen, spread / np.sqrt(num_blocks), np.nan)
+    return bounds, errors
 
 
 def mean_and_standard_error(values: ArrayLike) -> tuple[float, float]:
@@ -138,9 +190,9 @@ def pareto_smooth(log_weight: ArrayLike) -> PsisResult:
     khat = np.full(num_data, np.nan)
     if num_draws < MIN_DRAWS:
         return PsisResult(weight.copy(), khat)
-    smoothed = np.empty_like(weight)
-    for datum in range(num_data):
-        smoothed[:, datum], khat[datum] = _smooth_datum(weight[:, datum])
+    smoothed = weight.copy()
+    for part in chunks(num_data, max(1, BLOCK_ENTRIES // num_draws)):
+        _smooth(smoothed[:, part], khat[part])
     return PsisResult(smoothed, khat)
 
 
@@ -163,39 +215,43 @@ def psis_log_px(log_weight: ArrayLike) -> NDArray[np.float64]:
 
 
 def _log_mean_exp(log_weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    log_mean: NDArray[np.float64] = logsumexp(log_weight, axis=0) - np.log(len(log_weight))
+    peak = log_weight.max(axis=0)
+    shift = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(divide="ignore"):  # weights that are all zero
+        log_mean: NDArray[np.float64] = np.log(np.exp(log_weight - shift).mean(axis=0)) + shift
     return log_mean
 
 
-def _smooth_datum(log_weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Smooth the log weights (s,) of one datum; see `pareto_smooth` for what k is without a fit."""
-    peak = log_weight.max()
-    if peak == -np.inf:
-        return log_weight, np.inf
-    num_draws = len(log_weight)
+def _smooth(log_weight: NDArray[np.float64], khat: NDArray[np.float64]) -> None:
+    """Smooth log weights (s, n) and fill k (n,) in place; see `pareto_smooth` for what k is without a fit."""
+    num_draws, num_data = log_weight.shape
     num_tail = int(np.ceil(min(num_draws / 5, 3 * np.sqrt(num_draws))))
-    relative = log_weight - peak
-    order = np.argsort(relative)
+    order = np.argpartition(log_weight, -num_tail - 1, axis=0)[-num_tail - 1 :]
+    largest = np.take_along_axis(log_weight, order, axis=0)
+    ascending = np.argsort(largest, axis=0)
+    order, largest = np.take_along_axis(order, ascending, axis=0), np.take_along_axis(largest, ascending, axis=0)
+    peak = largest[-1]
+    relative = largest - np.where(np.isfinite(peak), peak, 0.0)
     # Weights under the smallest normal number count as zero: the tail then starts there.
-    cutoff = max(relative[order[-num_tail - 1]], np.log(np.finfo(np.float64).tiny))
-    if -cutoff <= 1e-12 * max(1.0, abs(peak)):
-        return log_weight, -np.inf
-    tail = order[relative[order] > cutoff]
-    if len(tail) < MIN_TAIL:
-        return log_weight, np.inf
-    khat, sigma = _fit_generalized_pareto(np.exp(relative[tail]) - np.exp(cutoff))
-    if not (np.isfinite(khat) and np.isfinite(sigma)):
-        return log_weight, np.inf
-    probs = (np.arange(len(tail)) + 0.5) / len(tail)
-    # The quantile function sigma ((1 - p)^-k - 1) / k, without a special case at k = 0.
-    excess = -sigma * boxcox1p(-probs, -khat)
-    smoothed = log_weight.copy()
-    smoothed[tail] = peak + np.minimum(np.log(excess + np.exp(cutoff)), 0.0)
-    return smoothed, khat
+    cutoff = np.maximum(relative[0], np.log(np.finfo(np.float64).tiny))
+    length = (relative > cutoff).sum(axis=0)
+    no_tail = (peak > -np.inf) & (-cutoff <= 1e-12 * np.maximum(1.0, np.abs(peak)))
+    khat[:] = np.where(no_tail, -np.inf, np.inf)
+    for size in np.unique(length[~no_tail & (length >= MIN_TAIL)]):  # of one length all but ties and zeros
+        data = np.flatnonzero(~no_tail & (length == size))
+        tail = np.exp(relative[-size:, data]) - np.exp(cutoff[data])
+        shape, sigma = _fit_generalized_pareto(tail)
+        fitted = np.isfinite(shape) & np.isfinite(sigma)
+        data, shape, sigma = data[fitted], shape[fitted], sigma[fitted]
+        probs = (np.arange(size)[:, None] + 0.5) / size
+        # The quantile function sigma ((1 - p)^-k - 1) / k, without a special case at k = 0.
+        excess = -sigma * boxcox1p(-probs, -shape)
+        log_weight[order[-size:, data], data] = peak[data] + np.minimum(np.log(excess + np.exp(cutoff[data])), 0.0)
+        khat[data] = shape
 
 
-def _fit_generalized_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
-    """Shape and scale of ascending excesses (m,) over a threshold; not finite where the fit overflows.
+def _fit_generalized_pareto(excess: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shapes and scales (n,) of ascending excesses (m, n) over a threshold; not finite where a fit overflows.
 
     The estimator averages over a data-dependent grid of ratios -k / sigma with profile likelihood weights
     (Zhang & Stephens 2009, Technometrics 51(3):316-325). The shape is then drawn to 0.5 with the weight of
@@ -204,15 +260,15 @@ def _fit_generalized_pareto(excess: NDArray[np.float64]) -> tuple[float, float]:
     num_tail = len(excess)
     num_grid = 30 + int(np.sqrt(num_tail))
     quartile = excess[int(num_tail / 4 + 0.5) - 1]
-    steps = 1.0 - np.sqrt(num_grid / (np.arange(num_grid) + 0.5))
+    steps = 1.0 - np.sqrt(num_grid / (np.arange(num_grid)[:, None] + 0.5))
     with np.errstate(all="ignore"):
         grid = 1.0 / excess[-1] + steps / (3.0 * quartile)
-        shape = np.log1p(-grid[:, None] * excess).mean(axis=1)
-        weight = softmax(num_tail * (np.log(-grid / shape) - shape - 1.0))
-        ratio = weight @ grid
-        raw = np.log1p(-ratio * excess).mean()
+        shape = np.stack([np.log1p(-ratio * excess).mean(axis=0) for ratio in grid])
+        weight = softmax(num_tail * (np.log(-grid / shape) - shape - 1.0), axis=0)
+        ratio = (weight * grid).sum(axis=0)
+        raw = np.log1p(-ratio * excess).mean(axis=0)
         sigma = -raw / ratio
-    return float((num_tail * raw + 10 * 0.5) / (num_tail + 10)), float(sigma)
+    return (num_tail * raw + 10 * 0.5) / (num_tail + 10), sigma
 
 
 def _checked_log_weight(log_weight: ArrayLike) -> NDArray[np.float64]:

@@ -7,32 +7,47 @@ mislead. What stands in their place is log p(x) per datum, in ``constant_data``.
 """
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data import condition_of
-from ppl_vae.diagnostics.weights import estimate_log_px, inspect_draws, posterior_draws
+from ppl_vae.diagnostics.containers import (
+    DRAWS,
+    Variables,
+    checked_labels,
+    draws_of_site,
+    event_dims,
+    label_variables,
+    make_container,
+    plain_attrs,
+    wrapped,
+)
+from ppl_vae.diagnostics.own_store import Programs, own_groups
+from ppl_vae.diagnostics.weights import MAX_ENTRIES, estimate_log_px, posterior_draws
 from ppl_vae.errors import InputError
-from ppl_vae.files import storage_errors, strict_json
-from ppl_vae.training.engine import Engine
+from ppl_vae.files import storage_errors, write_bytes
+from ppl_vae.training.engine import Engine, chunks
+from ppl_vae.training.prepared import evenly_spaced
+
+if TYPE_CHECKING:
+    from ppl_vae.training.run import Run
 
 __all__ = ["checked_labels", "read_store", "to_arviz", "write_store"]
 
-DRAWS = ("chain", "draw")
-Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
+MAX_DATA = 200  # of a run's test data, where no data are given
 
 
 def to_arviz(
-    engine: Engine,
-    x: NDArray[Any],
-    *,
+    source: Any,
+    x: Any = None,
+    *others: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
     labels: ArrayLike | None = None,
     label_names: Sequence[str] | None = None,
     num_draws: int = 100,
@@ -43,12 +58,14 @@ def to_arviz(
 ) -> Any:
     """Draws, data and diagnostics of a fit in one container.
 
-    Groups, with s draws (the one chain is no Markov chain: its R-hat and effective sample size mean nothing):
+    A fit is a ``Run``, the path of its folder, an ``Engine``, or a model and a guide of your own, in Pyro or in
+    NumPyro, which need not know of this package. Groups, with s draws (the one chain is no Markov chain: its R-hat
+    and effective sample size mean nothing):
 
     - ``posterior``: latents by site, (chain, draw, datum, <site>_dim).
     - ``prior``: the same sites drawn from the model, (chain, draw, <site>_dim).
-    - ``posterior_predictive``: ``x_mean``, the mean of x given the first draws, (chain, draw, datum, x_dim_0,
-      ...); not draws of x, which would add the likelihood's noise.
+    - ``posterior_predictive``: given the first draws, ``x``, a draw of x each, and ``x_mean``, the mean of x,
+      without the likelihood's noise, (chain, draw, datum, x_dim_0, ...); of data without a density the mean alone.
     - ``sample_stats``: with a density of x ``log_weight``, log p(x, z) - log q(z given x), (chain, draw, datum).
     - ``observed_data``: x.
     - ``constant_data``: likewise ``log_px``, ``log_px_standard_error`` and Pareto ``khat``, and ``label``
@@ -57,13 +74,24 @@ def to_arviz(
     A site of no event axis has no <site>_dim, one of several has <site>_dim_0, <site>_dim_1, ...; a model
     that names its observed site otherwise has that name in place of x.
 
+    Of programs of your own every site has the axes of its own plates, which are named as the plates are, in
+    ``prior`` too; a site in no plate has none. ``log_weight`` and what follows from it come for each cell of the
+    plates that every site stands in. Without such a plate, as where a latent is shared by all data, there is one
+    weight and one k for all data together. A subsampling plate takes the same data in every draw, which its
+    coordinate names. Scales of handlers and plates never enter. The attribute ``left_out`` says what is missing.
+
     Args:
-        engine: What holds the fit.
-        x: Data, (n, *data_shape).
-        labels: Classes, (n,).
+        source: A run, its folder, an engine, a pair (model, guide), or an object that has the two.
+        x: Data, (n, *data_shape); for a run by default up to 200 of its test data, with their labels. For programs
+            of your own what both are called with first.
+        others: Further positional arguments of your own programs.
+        kwargs: Keyword arguments of your own programs; a parameter ``betas`` gets ones where you give none.
+        params: For NumPyro ``svi_result.params``, with values of mutable sites if there are any. For Pyro values
+            that go before those of its parameter store; networks are used as they are: call ``eval()`` first.
+        labels: Classes, (n,); of all data where a plate subsamples them.
         label_names: Names of the classes 0, 1, ..., where ``labels`` are their numbers.
         num_draws: Draws per datum, s.
-        num_predictive_draws: Of how many of these ``x_mean`` is kept; it takes the most space.
+        num_predictive_draws: Of how many of these ``x`` and ``x_mean`` are kept; they take the most space.
         num_prior_draws: Draws from the prior; by default as many as ``num_draws``.
         seed: Seed of all draws.
         attrs: What every group should say of the run, such as backend and variant.
@@ -72,54 +100,152 @@ def to_arviz(
         ``arviz.InferenceData`` or ``xarray.DataTree``.
 
     Raises:
-        InputError: ``x`` has no data or no data axes, ``labels`` do not fit it or ``label_names``, a number
-            of draws is below 1, or a weight is nan.
+        InputError: ``source`` is none of these, ``x`` has no data or no data axes, ``labels`` do not fit it or
+            ``label_names``, a number of draws is below 1, a weight is nan, or your programs do not fit each other.
     """
     num_prior_draws = num_draws if num_prior_draws is None else num_prior_draws
-    for name, value in (("num_predictive_draws", num_predictive_draws), ("num_prior_draws", num_prior_draws)):
+    numbers = {
+        "num_predictive_draws": num_predictive_draws,
+        "num_prior_draws": num_prior_draws,
+        "num_draws": num_draws,
+    }
+    for name, value in numbers.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, but it is {value}; ask for one draw or more")
-    data = np.asanyarray(x)
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(3)]
-    constant = _label_variables(labels, label_names, len(data))
+    programs = _own_programs(source)
+    if programs is not None:
+        args = () if x is None and not others else (x, *others)
+        options: dict[str, Any] = {"labels": labels, "label_names": label_names, "seeds": seeds, **numbers}
+        own = own_groups(programs, args, kwargs or {}, params, **options)
+        return make_container(own.groups, plain_attrs({"seed": seed, **own.attrs, **(attrs or {})}), own.coords)
+    if others or kwargs or params:
+        raise InputError(
+            "further arguments, kwargs and params are for programs of your own, but source is a "
+            f"{type(source).__name__}, which has its own; leave them out"
+        )
+    engine, data, labels, label_names, known = _of_fit(source, x, labels, label_names)
+    groups = _engine_groups(engine, data, label_variables(labels, label_names, len(data)), seeds, **numbers)
+    return make_container(groups, plain_attrs({"seed": seed, **known, **(attrs or {})}))
+
+
+def _own_programs(source: Any) -> Programs | None:
+    """Model and guide of one's own, or None for a fit of this package."""
+    pair = source
+    if not isinstance(source, tuple | list) and not hasattr(source, "inspect"):
+        pair = (getattr(source, "model", None), getattr(source, "guide", None))
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(map(callable, pair)):
+        return pair[0], pair[1]
+    return None
+
+
+def _of_fit(
+    source: Any, x: Any, labels: ArrayLike | None, label_names: Sequence[str] | None
+) -> tuple[Engine, NDArray[Any], ArrayLike | None, Sequence[str] | None, dict[str, Any]]:
+    """Engine, data, labels, their names, and what is known of a fit."""
+    from ppl_vae.training.run import Run
+
+    if hasattr(source, "inspect") and hasattr(source, "generate"):
+        if x is None:
+            raise InputError("x must be the data that an engine is asked about, but it is missing; pass them")
+        return source, np.asanyarray(x), labels, label_names, {}
+    if not isinstance(source, str | os.PathLike | Run):
+        raise InputError(
+            "source must be a run, its folder, an engine or a pair (model, guide), but it is a "
+            f"{type(source).__name__}; pass one of these"
+        )
+    run = source if isinstance(source, Run) else Run.open(Path(source))
+    known = {"variant": run.program.name, "backend": run.program.backend}
+    if x is not None:
+        return run.engine, _data_of_run(run, x), labels, label_names, known
+    if labels is not None:
+        raise InputError("labels must go with data, but x is missing; leave labels out, for the run knows its own")
+    data, found = run.data.split("test"), run.data.labels("test")
+    some = evenly_spaced(len(data), MAX_DATA)
+    names = run.data.dataset.label_names if label_names is None else label_names
+    return run.engine, data[some], None if found is None else found[some], names, {**known, "split": "test"}
+
+
+def _data_of_run(run: "Run", x: Any) -> NDArray[Any]:
+    data, shape = np.asanyarray(x), tuple(run.record["data"]["data_shape"])
+    if data.shape[1:] != shape:
+        raise InputError(
+            f"x must have shape (n, {', '.join(map(str, shape))}), but it is {data.shape}; reshape it"
+        )
+    return data
+
+
+def _engine_groups(
+    engine: Engine,
+    data: NDArray[Any],
+    constant: Variables,
+    seeds: Sequence[int],
+    *,
+    num_draws: int,
+    num_predictive_draws: int,
+    num_prior_draws: int,
+) -> dict[str, Variables]:
     draws = posterior_draws(engine, data, num_draws=num_draws, seed=seeds[0])
-    first = {name: value[:num_predictive_draws] for name, value in draws.latents.items()}
-    found = inspect_draws(
-        engine, data, ("mean",), num_draws=min(num_predictive_draws, num_draws), seed=seeds[1], latents=first
-    )
+    replicas = _replicas(engine, data, {n: v[:num_predictive_draws] for n, v in draws.latents.items()}, seeds[1])
     prior = engine.generate(num_prior_draws, seed=seeds[2], condition=condition_of(data))
     stats: Variables = {}
     if draws.log_weight is not None:
         log_px = estimate_log_px(draws.log_weight)
-        constant |= {
+        constant = constant | {
             "log_px": (("datum",), log_px.value),
             "log_px_standard_error": (("datum",), log_px.standard_error),
             "khat": (("datum",), log_px.khat),
         }
         stats = {"log_weight": ((*DRAWS, "datum"), draws.log_weight[None])}
     per_datum, site = (*DRAWS, "datum"), engine.observed
-    groups: dict[str, Variables] = {
-        "posterior": {name: _draws(name, value, per_datum) for name, value in draws.latents.items()},
-        "prior": {name: _draws(name, value, DRAWS) for name, value in prior.latents.items()},
-        "posterior_predictive": {f"{site}_mean": _draws(site, found["mean"], per_datum, number=True)},
+    return {
+        "posterior": {name: draws_of_site(name, value, per_datum) for name, value in draws.latents.items()},
+        "prior": {name: draws_of_site(name, value, DRAWS) for name, value in prior.latents.items()},
+        "posterior_predictive": {
+            f"{site}{kind}": draws_of_site(site, value, per_datum, number=True) for kind, value in replicas.items()
+        },
         "sample_stats": stats,
-        "observed_data": {site: (("datum", *_axes(site, data.ndim - 1, number=True)), np.asarray(data))},
+        "observed_data": {site: (("datum", *event_dims(site, data.ndim - 1, number=True)), np.asarray(data))},
         "constant_data": constant,
     }
-    return _container(groups, _plain_attrs({"seed": seed, **(attrs or {})}))
+
+
+def _replicas(
+    engine: Engine, data: NDArray[Any], latents: Mapping[str, NDArray[Any]], seed: int
+) -> dict[str, NDArray[Any]]:
+    """Means of x given draws (s, n, ...) of the latents, and with a density draws of x, by suffix of the name."""
+    num_draws = len(next(iter(latents.values())))
+    rows = {name: np.reshape(value, (-1, *value.shape[2:])) for name, value in latents.items()}
+    condition, shape = condition_of(data), (num_draws, len(data))
+    parts = chunks(num_draws * len(data), max(1, min(engine.max_rows, MAX_ENTRIES // data[0].size)))
+    kept: dict[str, list[NDArray[Any]]] = {"": [], "_mean": []}
+    for part, state in zip(parts, np.random.SeedSequence(seed).generate_state(len(parts)), strict=True):
+        own = np.arange(part.start, part.stop)
+        drawn = engine.generate(
+            len(own),
+            seed=int(state),
+            latents={name: value[part] for name, value in rows.items()},
+            condition=None if condition is None else condition[own % len(data)],
+        )
+        kept[""].append(drawn.x)
+        kept["_mean"].append(drawn.mean)
+    if not engine.has_density:
+        del kept[""]
+    found = {kind: np.concatenate(pieces) for kind, pieces in kept.items()}
+    return {kind: value.reshape(*shape, *value.shape[1:]) for kind, value in found.items()}
 
 
 def write_store(path: str | os.PathLike[str], store: Any) -> None:
-    """Write a container as netCDF to exactly this path, over what is there.
+    """Write a container as netCDF to exactly this path, whole or not at all, over what is there.
 
     The file is made in memory, for HDF5 crashes the process that could not complete a file, on a full disk.
 
     Args:
-        path: The file; writing it atomically is the caller's part.
+        path: The file.
         store: What `to_arviz` or `read_store` gave.
 
     Raises:
-        InputError: The operating system refused.
+        InputError: The operating system refused; the old file, if there was one, is untouched.
     """
     import xarray as xr
 
@@ -133,8 +259,7 @@ def write_store(path: str | os.PathLike[str], store: Any) -> None:
     }
     file = BytesIO()
     xr.DataTree.from_dict(groups).to_netcdf(file, engine="h5netcdf", encoding=encoding)
-    with storage_errors("write", Path(path)):
-        Path(path).write_bytes(file.getvalue())
+    write_bytes(Path(path), file.getvalue())
 
 
 def read_store(path: str | os.PathLike[str]) -> Any:
@@ -147,92 +272,24 @@ def read_store(path: str | os.PathLike[str]) -> Any:
         A container of the installed version.
 
     Raises:
-        InputError: The file is missing or not netCDF.
+        InputError: The file is missing, damaged, not netCDF, or has no draws in a group posterior.
     """
+    import h5py
     import xarray as xr
 
-    with storage_errors("read", Path(path)):
-        Path(path).open("rb").close()  # h5py says in C what the system refused
-        with xr.open_datatree(os.fspath(path), engine="h5netcdf") as tree:
+    file = Path(path)
+    with storage_errors("read", file):
+        file.open("rb").close()  # h5py says in C what the system refused
+    try:
+        # h5netcdf leaves a half-made object behind where HDF5 refuses, which complains when it is collected.
+        h5py.File(file).close()
+        with xr.open_datatree(file, engine="h5netcdf", phony_dims="sort") as tree:
             groups = {name: node.load().to_dataset() for name, node in tree.children.items()}
-    return _wrapped(groups)
-
-
-def _container(groups: Mapping[str, Variables], attrs: Mapping[str, Any]) -> Any:
-    import xarray as xr
-
-    datasets = {}
-    for name, variables in groups.items():
-        sizes = {d: n for dims, value in variables.values() for d, n in zip(dims, value.shape, strict=True)}
-        coords = {dim: np.arange(size) for dim, size in sizes.items()}
-        datasets[name] = xr.Dataset(variables, coords=coords, attrs=dict(attrs))
-    return _wrapped(datasets)
-
-
-def _wrapped(datasets: Mapping[str, Any]) -> Any:
-    if int(version("arviz").split(".")[0]) >= 1:
-        from xarray import DataTree
-
-        return DataTree.from_dict(dict(datasets))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next version once a day
-        from arviz import InferenceData
-
-    return InferenceData(**datasets)
-
-
-def _draws(
-    name: str, values: NDArray[Any], dims: tuple[str, ...], *, number: bool = False
-) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Draws (s, ...) of a site, as the one chain of a variable."""
-    num_events = values.ndim + 1 - len(dims)
-    return (*dims, *_axes(name, num_events, number=number)), values[None]
-
-
-def _axes(name: str, count: int, *, number: bool = False) -> tuple[str, ...]:
-    if count == 1 and not number:
-        return (f"{name}_dim",)
-    return tuple(f"{name}_dim_{axis}" for axis in range(count))
-
-
-def checked_labels(labels: ArrayLike, num_data: int) -> NDArray[Any]:
-    """Labels as an array (num_data,).
-
-    Args:
-        labels: Classes, one for each datum.
-        num_data: Number of data.
-
-    Raises:
-        InputError: The shape is another one.
-    """
-    found = np.asarray(labels)
-    if found.shape != (num_data,):
+        if "posterior" not in groups or not set(DRAWS) <= set(groups["posterior"].dims):
+            raise ValueError(f"its groups are {list(groups)}, without draws in posterior")
+    except Exception as error:  # HDF5 has a class of its own for every kind of damage
         raise InputError(
-            f"labels must have shape ({num_data},), one label per datum of x, but has shape {found.shape}; "
-            "pass class numbers or names, not one-hot rows"
-        )
-    return found
-
-
-def _label_variables(labels: ArrayLike | None, names: Sequence[str] | None, num_data: int) -> Variables:
-    if labels is None:
-        return {}
-    found = checked_labels(labels, num_data)
-    variables: Variables = {"label": (("datum",), found)}
-    if names is not None:
-        if found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= len(names):
-            raise InputError(
-                f"labels must number the {len(names)} label_names from 0, but they are of dtype {found.dtype} "
-                f"and run from {found.min()} to {found.max()}; leave label_names out, or pass one for each class"
-            )
-        variables["label_name"] = (("datum",), np.asarray(names, np.str_)[found])
-    return variables
-
-
-def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes that netCDF takes: numbers and strings as they are, all else as JSON."""
-    plain = (str, int, float, np.number)
-    return {
-        name: value if isinstance(value, plain) and not isinstance(value, bool) else strict_json(value)
-        for name, value in attrs.items()
-    }
+            f"{file} must be a whole netCDF file with draws in a group posterior, as write_store writes it, but "
+            f"it is not ({error}); copy it again, or write it anew, as `ppl-vae diagnose RUN` does for a run"
+        ) from error
+    return wrapped(groups)

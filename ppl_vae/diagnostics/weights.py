@@ -3,7 +3,7 @@
 Weights are unscaled: betas and plate sizes do not enter. A leading ``s`` is draws, then ``n`` data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,23 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data import condition_of
-from ppl_vae.diagnostics.importance import importance_log_px, mean_and_standard_error, pareto_smooth
+from ppl_vae.data.checks import check_seed
+from ppl_vae.diagnostics.importance import (
+    importance_bounds,
+    importance_log_px,
+    mean_and_standard_error,
+    pareto_smooth,
+)
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import MAX_ROWS, Engine, chunks
 
 __all__ = [
     "LogPx",
+    "LogPxGrid",
     "PosteriorDraws",
     "check_density",
     "estimate_log_px",
     "inspect_draws",
     "log_px",
+    "log_px_grid",
     "posterior_draws",
     "posterior_means",
     "unit_means",
 ]
 
 MAX_ENTRIES = 2**24  # of x in one piece: 64 MiB, and as much again for its mean
+DATA_AT_ONCE = 16  # that many draws of each are weighed at once for the encoder to cost next to nothing
 BLOCK = 1024  # data whose weights are reduced at once, as the reductions copy them several times
 
 
@@ -71,6 +80,28 @@ class LogPx:
     def psis_mean(self) -> tuple[float, float]:
         """The same of ``psis``."""
         return mean_and_standard_error(self.psis)
+
+
+@dataclass(frozen=True, eq=False)
+class LogPxGrid:
+    """Importance-weighted bounds of log p(x) over numbers of draws, in nats.
+
+    Attributes:
+        sizes: Numbers K of draws, ascending; g of them.
+        bound: Estimates of the bounds with K draws per datum, (g, n); see `importance_bounds`.
+        standard_error: Their standard errors over blocks of draws, (g, n); nan of the largest K.
+        log_px: Estimates from all draws, with Pareto k.
+    """
+
+    sizes: tuple[int, ...]
+    bound: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    log_px: LogPx
+
+    @property
+    def means(self) -> list[tuple[float, float]]:
+        """Of each K the mean over data with its standard error, which covers the choice of data and the draws."""
+        return [mean_and_standard_error(row) for row in self.bound]
 
 
 def posterior_draws(
@@ -173,6 +204,59 @@ def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> Log
     check_density(engine)
     draws = inspect_draws(engine, x, ("log_weight",), num_draws=num_draws, seed=seed)
     return estimate_log_px(np.asarray(draws["log_weight"], np.float64))
+
+
+def log_px_grid(
+    engine: Engine,
+    x: NDArray[Any],
+    *,
+    sizes: Sequence[int] = (1, 5, 50, 500, 5000),
+    seed: int,
+    report: Callable[[float], None] | None = None,
+) -> LogPxGrid:
+    """Bound log p(x) per datum with several numbers of draws from the guide, all out of the same draws.
+
+    The guide's network sees a datum once for many draws, and the weights of a few data are held at a time.
+
+    Args:
+        engine: What holds the fit.
+        x: Data, (n, *data_shape).
+        sizes: Numbers K of draws, in any order; as many are drawn as the largest.
+        seed: Seed of the draws.
+        report: Called with the share of the work that is done.
+
+    Raises:
+        InputError: ``x`` has no data, no data axes or no density, a size is below 1, or a weight is nan.
+
+    Source:
+        Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Vehtari et al., arXiv:1507.02646.
+    """
+    check_density(engine)
+    check_seed(seed)
+    data, grid = np.asanyarray(x), tuple(sorted(set(sizes)))
+    if not grid or grid[0] < 1:
+        raise InputError(
+            f"sizes must be numbers of draws, 1 or more, but they are {list(sizes)}; pass (1, 50, 5000)"
+        )
+    _check(data, grid[-1], MAX_ROWS)
+    rows = max(1, min(MAX_ROWS, engine.max_rows, MAX_ENTRIES // data[0].size))
+    blocks = []
+    parts = chunks(len(data), min(DATA_AT_ONCE, rows))
+    for number, child in enumerate(np.random.SeedSequence(seed).spawn(len(parts))):
+        block = data[parts[number]]
+        num_calls = -(-grid[-1] * len(block) // rows)
+        draws = chunks(grid[-1], -(-grid[-1] // num_calls))  # of one size, because JAX compiles each anew
+        seeds = child.generate_state(len(draws)).tolist()
+        weights = [
+            engine.log_weights(block, num_draws=part.stop - part.start, seed=state)
+            for part, state in zip(draws, seeds, strict=True)
+        ]
+        log_weight = np.concatenate(weights).astype(np.float64)
+        blocks.append((*importance_bounds(log_weight, grid), *_estimate_block(log_weight)))
+        if report is not None:
+            report((number + 1) / len(parts))
+    bound, error, value, spread, psis, khat = (np.concatenate(c, axis=-1) for c in zip(*blocks, strict=True))
+    return LogPxGrid(grid, bound, error, LogPx(value, spread, psis, khat, num_draws=grid[-1]))
 
 
 def estimate_log_px(log_weight: NDArray[np.float64]) -> LogPx:

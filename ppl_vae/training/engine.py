@@ -19,8 +19,10 @@ from ppl_vae.objective.split import Split
 __all__ = [
     "MAX_ROWS",
     "Arrays",
+    "Base",
     "Device",
     "Engine",
+    "PathDensity",
     "Prior",
     "StepOptions",
     "UnitBetas",
@@ -36,6 +38,8 @@ Arrays = dict[str, NDArray[Any]]
 Device = Literal["auto", "cpu", "cuda"]
 # What draws come from: the program's model, or its ``alternative_model``.
 Prior = Literal["model", "alternative"]
+# Where a path of densities to the joint one begins: at p(z) or at q(z given x).
+Base = Literal["prior", "guide"]
 MAX_ROWS = 16384
 
 
@@ -54,6 +58,21 @@ class StepOptions:
     clip_norm: float = 0.0
     binarise_batches: bool = False
     capture: bool = True
+
+
+@dataclass(frozen=True)
+class PathDensity:
+    """Log densities at n points of the path f_t = base + t (joint - base), in nats.
+
+    Attributes:
+        log_base: log density of the latents at the path's beginning, (n,).
+        log_ratio: log p(x, latents) less ``log_base``, (n,).
+        gradient: Gradient of ``log_base`` + t ``log_ratio`` by latent site, (n, *event).
+    """
+
+    log_base: NDArray[Any]
+    log_ratio: NDArray[Any]
+    gradient: Arrays
 
 
 class Engine(Protocol):
@@ -152,6 +171,21 @@ class Engine(Protocol):
         Sites in ``latents``, (num_draws, *event), have these values; the others are drawn given them. A
         conditional program needs a condition for each draw, (num_draws, *condition_shape); fewer are repeated.
         ``entropy`` is what the alternative model is given: that of the data in nats, in the loss of the fit.
+        """
+
+    def log_weights(self, x: NDArray[Any], *, num_draws: int, seed: int) -> NDArray[Any]:
+        """Per datum log p(x, z) - log q(z given x) of draws of the guide, betas 1, in nats, (num_draws, n).
+
+        The guide's network sees each datum once where it can, and of the model only densities are computed.
+        """
+
+    def log_joint_gradient(
+        self, x: NDArray[Any], latents: Mapping[str, NDArray[Any]], *, share: float = 1.0, base: Base = "prior"
+    ) -> PathDensity:
+        """Densities of given values of all latent sites, (n, *event), on a path to p(x, z), betas 1.
+
+        ``share`` is how far on the path the gradient is: 0 is the base, 1 the joint density. A latent site that
+        does not range over all real numbers is refused.
         """
 
 

@@ -18,7 +18,7 @@ from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
 from ppl_vae.training.initial import Init, check_init, initialise
 from ppl_vae.training.loop import Progress, TrainingLoop
-from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options
+from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options, with_options
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
 from ppl_vae.training.rate_targets import capacity_notes, check_measured, check_targets, miss_notes, reached_rates
@@ -53,6 +53,7 @@ def fit(
     loss: Any = None,
     base_loss: Any = None,
     loss_options: Mapping[str, Any] | None = None,
+    base_options: Mapping[str, Any] | None = None,
     beta: float | Mapping[str, float] = 1.0,
     target_rates: Mapping[str, float] | None = None,
     out: str | Path | None = None,
@@ -79,6 +80,7 @@ def fit(
         base_loss: Loss that a wrapping loss wraps.
         loss_options: Options of ``build_loss`` by name; what a loss finds from the training data, such as the
             entropy of ``gamma_power``, is found once, and recorded as found.
+        base_options: Options of the base loss's ``build_loss`` by name.
         beta: Weight on the rates: one number, or numbers by latent site.
         target_rates: Rates that the fit is to spend instead, in nats per datum (per group of grouped data) of the
             validation data, by latent site or ``total``, the sum; the betas that do are found, one for each site
@@ -122,7 +124,7 @@ def fit(
         loss,
         built.backend,
         resolve_loss_options(loss, built.backend, loss_options or {}, prepared),
-        base=base_loss,
+        base=with_options(base_loss, built.backend, base_options or {}),
         data_plate=built.data_plate,
         binarise=settings.binarise,
     )
@@ -364,7 +366,7 @@ def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any, data_
         recorded_plugin(folder, "inference", record),
         backend,
         ResolvedOptions(record["options"], record.get("notes", ())),
-        base=None if base is None else recorded_plugin(folder, "inference", base),
+        base=base and with_options(recorded_plugin(folder, "inference", base), backend, base["options"]),
         data_plate=data_plate,
     )
 

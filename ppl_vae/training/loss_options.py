@@ -1,14 +1,18 @@
-"""Options of a loss that follow from the training data, found once, before the loss is built."""
+"""Options of a loss before it is built: what follows from the training data, and what a wrapped loss is given."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.errors import InputError
+from ppl_vae.options import check_options, options_of
 from ppl_vae.plugins import Backend, Plugin, at_fault, find
 from ppl_vae.training.prepared import Prepared
 
-__all__ = ["ResolvedOptions", "resolve_loss_options"]
+__all__ = ["ResolvedOptions", "resolve_loss_options", "with_options"]
 
 
 class ResolvedOptions(dict[str, Any]):
@@ -58,3 +62,45 @@ def resolve_loss_options(
             f"{type(found).__name__}; correct the file"
         )
     return ResolvedOptions(*found)
+
+
+def with_options(base: Any, backend: Backend, options: Mapping[str, Any]) -> Any:
+    """A loss file whose defaults are these options, as the base of a loss that wraps it.
+
+    Args:
+        base: Name of a loss, path of a loss file, a ``Plugin``, or None.
+        backend: Backend of the program.
+        options: Options of the base's ``build_loss`` by name; without any the base is returned as it is.
+
+    Raises:
+        InputError: There is no base or no such loss, or an option is none of its.
+    """
+    if not options:
+        return base
+    if not isinstance(base, (str, Path, Plugin)):
+        given = "none is named" if base is None else f"it is a {type(base).__name__}"
+        raise InputError(
+            f"options of a base loss must go with the name or path of one, but {given}; pass --base-loss"
+        )
+    plugin = base if isinstance(base, Plugin) else find("inference", base, backend)
+    declared = options_of(plugin.entry(), without=("base",))
+    values = check_options(declared, options, f"base loss {plugin.name}")
+    return _Configured(plugin.kind, plugin.name, plugin.backend, plugin.path, values)
+
+
+@dataclass(frozen=True)
+class _Configured(Plugin):
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> Any:
+        """The function ``build_loss`` of the file, with other defaults."""
+        build, options = super().entry(), self.options
+
+        @wraps(build)
+        def configured(**given: Any) -> Any:
+            return build(**{**options, **given})
+
+        signature = inspect.signature(build)
+        parameters = [p.replace(default=options.get(p.name, p.default)) for p in signature.parameters.values()]
+        configured.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return configured

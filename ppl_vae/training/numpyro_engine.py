@@ -27,7 +27,9 @@ from ppl_vae.objective.terms import Terms
 from ppl_vae.training.engine import (
     MAX_ROWS,
     Arrays,
+    Base,
     Device,
+    PathDensity,
     Prior,
     StepOptions,
     UnitBetas,
@@ -38,6 +40,7 @@ from ppl_vae.training.engine import (
     program_arguments,
     read_draws,
 )
+from ppl_vae.training.numpyro_densities import draw_log_weights, path_gradient
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["NumPyroEngine"]
@@ -97,6 +100,8 @@ class NumPyroEngine:
             for mode in ("draw", "mean", "given")
         }
         self._generate = jax.jit(self._generate_like, static_argnames=("prior", "entropy"))
+        self._weigh = jax.jit(partial(draw_log_weights, self._program), static_argnames="num_draws")
+        self._path = jax.jit(partial(path_gradient, self._program), static_argnames="base")
         self._all_finite = jax.jit(_all_finite)
         self._evaluate: dict[int, Any] = {}
 
@@ -295,6 +300,19 @@ class NumPyroEngine:
         program = self._program(batch, key, params)
         program.model = generative_model(self.evaluated, prior, entropy)
         return read_draws(program.generate(given), self.observed, self.latents)
+
+    def log_weights(self, x: NDArray[Any], *, num_draws: int, seed: int) -> NDArray[Any]:
+        """Log weights of draws of the guide; see ``engine.Engine``."""
+        arguments = (self._params(), jax.random.key(seed), self._arguments(x))
+        return np.asarray(self._weigh(*arguments, num_draws=num_draws))
+
+    def log_joint_gradient(
+        self, x: NDArray[Any], latents: Mapping[str, NDArray[Any]], *, share: float = 1.0, base: Base = "prior"
+    ) -> PathDensity:
+        """Densities and gradient on a path to the joint density; see ``engine.Engine``."""
+        values = {name: self._on_device(value) for name, value in latents.items()}
+        found = self._path(self._params(), self._arguments(x), values, share, base=base)
+        return PathDensity(*jax.tree.map(np.asarray, found))
 
     def _program(
         self, batch: Batch, key: Array, params: Any, *, betas: Mapping[str, float] | None = None, **options: Any

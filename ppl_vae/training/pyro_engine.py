@@ -23,7 +23,9 @@ from ppl_vae.training.capture import Step, capture, forked
 from ppl_vae.training.engine import (
     MAX_ROWS,
     Arrays,
+    Base,
     Device,
+    PathDensity,
     Prior,
     StepOptions,
     UnitBetas,
@@ -35,6 +37,7 @@ from ppl_vae.training.engine import (
     read_draws,
 )
 from ppl_vae.training.fused_adam import FusedAdam
+from ppl_vae.training.pyro_densities import draw_log_weights, path_gradient
 from ppl_vae.training.seeds import child_seed
 
 __all__ = ["PyroEngine"]
@@ -297,6 +300,18 @@ class PyroEngine:
             program = self._program([shapes, *conditions])
             program.model = generative_model(self.program, prior, entropy)
             return _to_numpy(read_draws(program.generate(given), self.observed, self.latents))
+
+    def log_weights(self, x: NDArray[Any], *, num_draws: int, seed: int) -> NDArray[Any]:
+        """Log weights of draws of the guide; see ``engine.Engine``."""
+        with forked(self.device, seed):
+            return _numpy(draw_log_weights(self.program, self._arguments(x), num_draws))
+
+    def log_joint_gradient(
+        self, x: NDArray[Any], latents: Mapping[str, NDArray[Any]], *, share: float = 1.0, base: Base = "prior"
+    ) -> PathDensity:
+        """Densities and gradient on a path to the joint density; see ``engine.Engine``."""
+        values = {name: self._on_device(value).requires_grad_() for name, value in latents.items()}
+        return path_gradient(self.program, self._arguments(x), values, share, base)
 
     def _program(
         self, batch: Sequence[Tensor], *, betas: Mapping[str, float] | None = None, **options: Any

@@ -1,7 +1,6 @@
 """A fitted run: its numbers, and the model to use it."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from ppl_vae.data import Conditioned, Dataset, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
-from ppl_vae.files import write_atomically, write_json
+from ppl_vae.files import write_atomically
 from ppl_vae.likelihoods.support import LIKELIHOODS, REAL_VALUED, check_support
 from ppl_vae.plugins import Backend
 from ppl_vae.training.engine import Device, Engine, Prior, chunks, conditions_for
@@ -64,6 +63,11 @@ class Run:
         """
         folder = open_folder(path)
         record = folder.record
+        if record["status"] == "finished" and FINAL not in folder.checkpoints():
+            raise InputError(
+                f"{path}/checkpoint-{FINAL}.safetensors must hold the weights of the run, but it does not exist; "
+                "restore it, or fit the run again"
+            )
         if FINAL not in folder.checkpoints() or "result" not in record:
             raise InputError(
                 f"run must be finished, but {path} is {record.get('status', 'of unknown status')}; "
@@ -272,8 +276,43 @@ class Run:
             attrs={"variant": self.program.name, "backend": self.program.backend, "split": split},
         )
 
-    def diagnose(self, *, split: str = "test", num_draws: int = 1000, seed: int = 0, transform: str = "") -> Any:
-        """Say what the run is worth on a split; writes ``diagnosis.json`` and ``posterior.nc``.
+    def diagnose(
+        self,
+        *,
+        only: Sequence[str] | None = None,
+        budget: float | None = None,
+        split: str = "test",
+        num_draws: int = 1000,
+        seed: int = 0,
+        transform: str = "",
+        again: bool = False,
+        report: Callable[[str, float], None] | None = None,
+    ) -> Any:
+        """Say whether the run can be trusted: a verdict, its evidence and its cause for each question.
+
+        Each answer is written to ``diagnosis/`` in the run folder as soon as it is found, and read from there by
+        later calls with equal data, seed and ``num_draws``.
+
+        Args:
+            only: Names of questions, and "summary" for the numbers of ``summarise``; None asks all.
+            budget: Seconds within which to answer, the cheap questions first; what does not fit is not asked.
+            split: "train", "validation" or "test".
+            num_draws: Importance draws per datum of the summary.
+            seed: Seed of the draws.
+            transform: A transformation for the summary; see ``find_transform``.
+            again: Answer anew what was answered before.
+            report: Called with what is being asked and the share of the work that is done.
+
+        Returns:
+            A ``Diagnosis``; ``diagnosis.table()`` is for people, ``diagnosis.to_dict()`` for programs.
+        """
+        from ppl_vae.diagnostics.questions.runner import ask
+
+        given: Any = {"split": split, "num_draws": num_draws, "seed": seed, "transform": transform}
+        return ask(self, only=only, budget=budget, again=again, report=report, **given)
+
+    def summarise(self, *, split: str = "test", num_draws: int = 1000, seed: int = 0, transform: str = "") -> Any:
+        """Measure what the run is worth on a split; writes ``diagnosis.json`` and ``posterior.nc``.
 
         Args:
             split: "train", "validation" or "test".
@@ -284,26 +323,9 @@ class Run:
         Returns:
             A ``Summary``; ``summary.table()`` is for people, ``summary.to_dict()`` for programs.
         """
-        from ppl_vae.diagnostics.invariance import invariance_of_run
-        from ppl_vae.diagnostics.summary import summarise
+        from ppl_vae.diagnostics.questions.runner import summarise_run
 
-        check_seed(seed)
-        invariance = invariance_of_run(self, transform, split=split, seed=seed) if transform else None
-        summary = summarise(
-            self.engine,
-            self.data.split(split),
-            labels=self.data.labels(split),
-            # A probe must not be scored on what it was fitted to.
-            train_x=None if split == "train" else self.data.split("train"),
-            train_labels=None if split == "train" else self.data.labels("train"),
-            num_draws=num_draws,
-            seed=seed,
-        )
-        summary = replace(summary, invariance=invariance)
-        with self.folder.lock():
-            write_json(self.path / "diagnosis.json", {"split": split, **summary.to_dict()})
-            self.write_store(split=split, num_draws=num_draws, seed=seed)
-        return summary
+        return summarise_run(self, split=split, num_draws=num_draws, seed=seed, transform=transform)
 
     def score(self, **options: Any) -> Any:
         """Score the run's images in the features of a classifier; see ``diagnostics.sample_quality.score_run``.

@@ -152,7 +152,7 @@ def test_a_fit_by_quadrants_and_its_uses(backend, digits, tmp_path):
     store = run.to_arviz(num_draws=4, max_data=5)
     assert set(store.prior.data_vars) == set(store.posterior.data_vars) == {"z"}
     assert list(store.observed_data.data_vars) == ["x"]
-    summary = run.diagnose(num_draws=30)
+    summary = run.summarise(num_draws=30)
     assert [site.name for site in summary.sites] == ["z"]
     assert {"overview.png", "posterior.nc", "diagnosis.json"} <= {path.name for path in run.path.iterdir()}
 
@@ -289,11 +289,11 @@ def test_quadrants_are_binarised_on_both_sides(tmp_path):
 @needs("torch", "pyro")
 def test_a_rate_beyond_a_condition_bounds_no_accuracy(tmp_path):
     run = short(tmp_path, "digits", condition="labels", prior="conditioned")
-    found = run.diagnose(num_draws=25)
+    found = run.summarise(num_draws=25)
     assert any("depends on the condition" in warning for warning in found.warnings)
     assert found.layers.layers[0].accuracy_ceiling is None
     assert found.layers.errors == []
-    fixed = short(tmp_path / "fixed", "digits", condition="labels").diagnose(num_draws=25)
+    fixed = short(tmp_path / "fixed", "digits", condition="labels").summarise(num_draws=25)
     assert fixed.layers.layers[0].accuracy_ceiling is not None
 
 

@@ -97,8 +97,8 @@ def test_a_fit_and_its_uses(fitted):
     # What is shown are the centres; noise puts other points about them.
     assert len(np.unique(run.sample(1)[0], axis=0)) == 16 < len(np.unique(run.sample(1, noise=True)[0], axis=0))
     assert np.isfinite(run.log_px(x[:2], num_draws=10).value).all()
-    assert run.diagnose(num_draws=25).log_px is not None
-    assert "log p(x)" in run.diagnose(num_draws=25).table()
+    assert run.summarise(num_draws=25).log_px is not None
+    assert "log p(x)" in run.summarise(num_draws=25).table()
 
 
 @needs("torch", "pyro", "arviz")
@@ -115,7 +115,7 @@ def test_a_pseudo_likelihood_has_no_log_px_anywhere(fitted):
     page = run_page(run)
     assert "log p(x)" not in page
     assert "note: the likelihood is no density" in page
-    summary = run.diagnose(num_draws=25)
+    summary = run.summarise(num_draws=25)
     assert summary.log_px is None
     assert "log p(x): not estimated, the likelihood is no density" in summary.table()
     assert summary.to_dict()["log_px"] is None

@@ -111,7 +111,7 @@ def test_a_fit_and_its_uses(backend, prior, tmp_path):
     x = run.data.split("test")
     assert run.encode(x)["z"].shape == (len(x), 2)
     assert run.sample(3).shape == run.reconstruct(x[:3]).shape == (3, 8, 8)
-    assert [site.name for site in run.diagnose(num_draws=25).sites] == ["z"]
+    assert [site.name for site in run.summarise(num_draws=25).sites] == ["z"]
     other = "numpyro" if backend == "pyro" else "pyro"
     # The same weights in float32.
     again = ppl_vae.Run.open(run.path, backend=other)

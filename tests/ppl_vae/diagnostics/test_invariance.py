@@ -203,14 +203,16 @@ class TestBackends:
         with pytest.raises(InputError, match="num_transforms must be 2 or more, but it is 1"):
             invariance_of_run(run, "simple", num_transforms=1)
         assert invariance_of_run(run, "simple", max_data=7, num_transforms=2).num_data == 7
-        done = command("diagnose", "run", "--transform=horizontal-flip", "--num-draws=2", "--device=cpu")
+        done = command(
+            "diagnose", "run", "--only=summary", "--transform=horizontal-flip", "--num-draws=2", "--device=cpu"
+        )
         section = done.out[done.out.index("invariance under horizontal-flip: 5 transformations t of each of 36") :]
         assert "note: a flip calls mirrored data the same" in section
         found = json.loads((run.path / "diagnosis.json").read_text())["invariance"]
         assert found["sites"][0]["how"] == "analytic"
         assert f"consistency z{found['consistency']['value']:25.3f} +- " in section
         assert found["consistency"]["value"] > 0.0
-        assert run.diagnose(num_draws=2).invariance is None
+        assert run.summarise(num_draws=2).invariance is None
         wrong = command("diagnose", "run", "--transform=simpel")
         assert (wrong.code, wrong.out) == (2, "")
         assert "did you mean simple?" in wrong.err

@@ -1,9 +1,12 @@
+import errno
+import os
 import subprocess
 import sys
 from importlib.metadata import version
 
 import numpy as np
 import pytest
+import xarray
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -56,6 +59,7 @@ class TestGroups:
             "posterior.z1": (*draws, "z1_dim"),
             "prior.z2": ("chain", "draw", "z2_dim"),
             "prior.z1": ("chain", "draw", "z1_dim"),
+            "posterior_predictive.x": (*draws, "x_dim_0", "x_dim_1"),
             "posterior_predictive.x_mean": (*draws, "x_dim_0", "x_dim_1"),
             "sample_stats.log_weight": draws,
             "observed_data.x": ("datum", "x_dim_0", "x_dim_1"),
@@ -94,6 +98,13 @@ class TestGroups:
             store["sample_stats"]["log_weight"][0], log_joint - log_guide, rtol=0, atol=1e-10
         )
 
+    def test_draws_of_x_have_the_noise_of_the_likelihood(self, fit):
+        engine, _, store = fit
+        predictive = store["posterior_predictive"]
+        noise = (predictive["x"] - predictive["x_mean"]).values / engine.noise_scale
+        assert abs(noise.mean()) < 4 / np.sqrt(noise.size)
+        assert abs(noise.std() - 1) < 4 / np.sqrt(2 * noise.size)
+
     def test_log_px(self, fit):
         engine, x, store = fit
         constant = store["constant_data"]
@@ -130,6 +141,14 @@ class TestGroups:
         assert store["constant_data"]["label"].values.tolist() == ["a", "b", "a"]
         assert "label_name" not in store["constant_data"]
         assert np.isnan(store["constant_data"]["khat"]).all()
+
+    def test_one_datum_of_one_number_without_labels(self, tmp_path):
+        engine = ExactEngine((1.5,), (1,))
+        write_store(tmp_path / "one.nc", to_arviz(engine, engine.draw_data(1), num_draws=30))
+        store = read_store(tmp_path / "one.nc")
+        assert store["posterior"]["z"].shape == (1, 30, 1, 1)
+        assert store["posterior_predictive"]["x"].dims == ("chain", "draw", "datum", "x_dim_0")
+        assert list(store["constant_data"]) == ["log_px", "log_px_standard_error", "khat"]
 
 
 class TestArviz:
@@ -177,11 +196,45 @@ class TestFile:
         with pytest.raises(InputError, match="cannot read .*posterior.nc: No such file"):
             read_store(tmp_path / "posterior.nc")
 
-    def test_other_file(self, tmp_path):
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda data: b"",
+            lambda data: b"not netCDF",
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:-1],
+            lambda data: data[: len(data) // 2] + b"\xff" * 200 + data[len(data) // 2 + 200 :],
+        ],
+        ids=["empty", "text", "half", "without its end", "overwritten"],
+    )
+    def test_damaged_file(self, fit, tmp_path, damage):
         path = tmp_path / "posterior.nc"
-        path.write_text("not netCDF")
-        with pytest.raises(InputError, match="cannot read .*posterior.nc"):
+        write_store(path, fit[2])
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(
+            InputError, match=r"posterior\.nc must be a whole netCDF file .* copy it again, or write"
+        ):
             read_store(path)
+
+    def test_other_groups(self, fit, tmp_path):
+        path = tmp_path / "other.nc"
+        xarray.Dataset(fit[2]["observed_data"].data_vars).to_netcdf(path, engine="h5netcdf")
+        with pytest.raises(InputError, match=r"its groups are \[\], without draws in posterior"):
+            read_store(path)
+
+    def test_a_write_that_fails_leaves_the_old_file(self, fit, tmp_path, monkeypatch):
+        path = tmp_path / "posterior.nc"
+        write_store(path, fit[2])
+        before = path.read_bytes()
+
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(InputError, match="cannot write .*No space left"):
+            write_store(path, fit[2])
+        assert path.read_bytes() == before
+        assert [found.name for found in tmp_path.iterdir()] == ["posterior.nc"]
 
     def test_missing_folder(self, fit, tmp_path):
         with pytest.raises(InputError, match="cannot write .*missing/posterior.nc"):
@@ -204,6 +257,43 @@ class TestRefusals:
     def test_message(self, options, message):
         with pytest.raises(InputError, match=message):
             to_arviz(ExactEngine(), np.zeros((3, 6)), **options)
+
+    @pytest.mark.parametrize(
+        ("source", "arguments", "options", "message"),
+        [
+            (3, (), {}, r"source must be a run, .* or a pair \(model, guide\), but it is a int"),
+            (ExactEngine(), (), {}, "x must be the data that an engine is asked about, but it is missing"),
+            (ExactEngine(), (np.zeros((3, 6)), 1), {}, "kwargs and params are for programs of your own"),
+            (ExactEngine(), (np.zeros((3, 6)),), {"params": {"w": 1}}, "source is a ExactEngine"),
+            ("no folder", (), {}, "no folder"),
+        ],
+    )
+    def test_source(self, source, arguments, options, message):
+        with pytest.raises(InputError, match=message):
+            to_arviz(source, *arguments, **options)
+
+
+@needs("torch", "pyro")
+@pytest.mark.slow
+def test_runs_and_their_folders(tmp_path):
+    import ppl_vae
+    from tests.toy_fits import TOY, toy_data
+
+    x, labels = toy_data(60)
+    settings = {"epochs": 1, "backend": "pyro", "out": tmp_path / "run"}
+    run = ppl_vae.fit("beta_vae", x, labels=labels, **settings, **TOY)
+    known, store = run.to_arviz(num_draws=3), to_arviz(run, num_draws=3)
+    for group in GROUPS:
+        assert dict(store[group].attrs) == dict(known[group].attrs)
+        for name, expected in known[group].data_vars.items():
+            np.testing.assert_array_equal(store[group][name], expected)
+    run = ppl_vae.Run.open(run.path, data=ppl_vae.load(x, labels=labels))
+    np.testing.assert_array_equal(to_arviz(run, x[:2])["observed_data"]["x"], x[:2])
+    assert to_arviz(run.path, x[:2], num_draws=3)["posterior"].attrs["variant"] == "beta_vae"
+    with pytest.raises(InputError, match=r"x must have shape \(n, 8, 8\), but it is \(2, 64\)"):
+        to_arviz(run, x[:2].reshape(2, 64))
+    with pytest.raises(InputError, match="labels must go with data, but x is missing"):
+        to_arviz(run, labels=[0, 1])
 
 
 @BACKENDS

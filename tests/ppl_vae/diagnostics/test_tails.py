@@ -368,7 +368,7 @@ def test_diagnose_of_a_fit(backend, command, tmp_path, monkeypatch, training_onl
     monkeypatch.chdir(tmp_path)
     options = TOY | {"likelihood": "gaussian", "epochs": 1, "batch_size": 512}
     run = fit("beta_vae", "heavy-tailed-1d", backend=backend, out="run", **options)
-    done = command("diagnose", "run", "--num-draws=5", "--device=cpu", "--out=layers.png")
+    done = command("diagnose", "run", "--only=summary", "--num-draws=5", "--device=cpu", "--out=layers.png")
     assert done.code == 0, done.err
     assert re.search("^x +left .*\nx +right .*\nx +all ", done.out, re.M)
     assert "wrote layers-tails.png" in done.err
@@ -384,6 +384,6 @@ def test_diagnose_of_a_fit(backend, command, tmp_path, monkeypatch, training_onl
         # Shares of two sets of draws below one point, both of which vary.
         p = quantile["probability"]
         assert abs((others < quantile["draws"]).mean() - p) < 4 * np.sqrt(2 * p * (1 - p) / 12_000)
-    again = command("diagnose", "run", "--num-draws=5", "--device=cpu", "--out=layers.png")
+    again = command("diagnose", "run", "--only=summary", "--num-draws=5", "--device=cpu", "--out=layers.png")
     assert again.code == 2
     assert "out must be a new file, but layers.png exists" in again.err

@@ -86,7 +86,7 @@ def test_the_commands_convert_and_diagnose(tmp_path, monkeypatch, capsys, traini
     np.savez(tmp_path / "data.npz", x=x, y=labels)
     monkeypatch.chdir(tmp_path)
     fit("beta_vae", "data.npz", out="run", epochs=1, **TOY)
-    for words in (["convert", "run"], ["diagnose", "run", "--json", "--num-draws=30"]):
+    for words in (["convert", "run"], ["diagnose", "run", "--only=summary", "--json", "--num-draws=30"]):
         with pytest.raises(SystemExit) as end:
             main([*words, "--backend=numpyro"])
         assert not end.value.code

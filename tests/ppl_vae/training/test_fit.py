@@ -215,7 +215,7 @@ def test_a_run_opens_in_arviz(fitted):
 
 
 def test_a_run_is_diagnosed(fitted):
-    summary = fitted.run.diagnose(num_draws=30)
+    summary = fitted.run.summarise(num_draws=30)
     written = json.loads((fitted.run.path / "diagnosis.json").read_text())
     assert written.pop("split") == "test"
     assert written.keys() == summary.to_dict().keys()

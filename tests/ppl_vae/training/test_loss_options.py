@@ -7,7 +7,8 @@ import pytest
 
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
-from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options
+from ppl_vae.training.fit import fit, resume
+from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options, with_options
 from ppl_vae.training.prepared import prepare
 from ppl_vae.training.programs import build_loss
 from ppl_vae.training.settings import FitSettings
@@ -100,3 +101,55 @@ def test_it_goes_to_other_processes():
 def test_a_function_at_fault_is_explained(tmp_path, data, body, match):
     with pytest.raises(InputError, match=match):
         resolve_loss_options(loss_file(tmp_path, body), "pyro", {}, data)
+
+
+# Options of a base loss.
+
+
+@pytest.mark.parametrize("backend", ["pyro", pytest.param("numpyro", marks=needs("jax", "numpyro"))])
+def test_a_base_loss_has_options_of_its_own(backend):
+    base = with_options("iwae", backend, {"num_draws": "3"})
+    built = build_loss("consistency", backend, {"weight": 0.5}, base=base)
+    assert built.object.objective.base.num_draws == 3
+    assert built.record["options"]["weight"] == 0.5
+    asked = {"num_draws": 3, "doubly_reparameterised": False, "data_plate": "data"}
+    assert (built.record["base"]["name"], built.record["base"]["options"]) == ("iwae", asked)
+    # The data plate follows from the variant where it is not asked for, as without options.
+    grouped = build_loss("consistency", backend, {}, base=base, data_plate="group")
+    assert grouped.record["base"]["options"] == {**asked, "data_plate": "group"}
+
+
+def test_a_base_loss_without_options_stays_as_it_is():
+    assert with_options("iwae", "pyro", {}) == "iwae"
+    assert with_options(None, "pyro", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "match"),
+    [
+        (None, {"num_draws": 3}, "must go with the name or path of one, but none is named; pass --base-loss"),
+        (object(), {"num_draws": 3}, "name or path of one, but it is a object"),
+        ("iwae", {"num_drews": 3}, "'num_drews' must be one of base loss iwae.*did you mean num_draws"),
+        ("iwae", {"num_draws": "many"}, "option num_draws must be a whole number, but it is 'many'"),
+        ("consistency", {"base": "iwae"}, "option 'base' must be one of base loss consistency"),
+        ("no_loss", {"num_draws": 3}, "loss must be one of"),
+    ],
+)
+def test_options_of_a_base_loss_are_checked(base, options, match):
+    with pytest.raises(InputError, match=match):
+        with_options(base, "pyro", options)
+
+
+@pytest.mark.slow
+def test_a_resumed_fit_has_the_options_of_its_base_loss(tmp_path):
+    x = np.random.default_rng(0).random((40, 4, 4)).astype(np.float32)
+    small = {"hidden_dim": 4, "latent_dim": 2, "epochs": 2, "log_px_data": 2, "log_px_draws": 2, "products": False}
+    wrapped = {"loss": "consistency", "base_loss": "iwae", "base_options": {"num_draws": 3}}
+    run = fit("beta_vae", x, out=tmp_path / "run", **wrapped, **small)
+    recorded = run.folder.record["loss"]
+    assert recorded["base"]["options"]["num_draws"] == 3
+    run.folder.update_record(status="interrupted")
+    again = resume(tmp_path / "run", data=load(x), products=False)
+    # The noise of evaluations is seeded, so that with another number of draws the loss would be another.
+    assert again.metrics == run.metrics
+    assert again.folder.record["loss"] == recorded

@@ -57,7 +57,7 @@ def test_evaluation_takes_what_a_block_holds_and_says_so(path, tmp_path, backend
     assert run.record["notes"] == ["data are read from the disk; evaluated on 30 of 140 train, 30 of 40 test data"]
     assert run.data.split("train").shape == (30, 6)
     np.testing.assert_array_equal(Run.open(tmp_path / "run").data.split("test"), run.data.split("test"))
-    assert run.diagnose(num_draws=30).num_data == 30
+    assert run.summarise(num_draws=30).num_data == 30
 
 
 @pytest.mark.parametrize("how", ["threshold", "sample"])
