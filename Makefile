@@ -53,7 +53,7 @@ $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# All but the first and the last use Fashion-MNIST, imported by `ppl-vae data import`.
+# Those of epochs, convolutions, loading, sweeps and importance use Fashion-MNIST, imported by `ppl-vae data import`.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.svi_step
 	$(BIN)/python -m benchmarks.epoch
@@ -61,6 +61,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.t3vae_step
+	$(BIN)/python -m benchmarks.importance
+	$(BIN)/python -m benchmarks.consistency_step
 
 $(VENV)/.bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -146,9 +146,9 @@ def test_no_file_is_longer_than_a_reader_bears():
 def test_continuous_integration_runs_what_anybody_runs():
     lines = (ROOT / ".ci/run").read_text().splitlines()
     assert lines[0].startswith("#!")
-    assert [line for line in lines if line.startswith("make")] == ["make test", "make lint"]
+    assert [line for line in lines if line.startswith("make")] == ["make test", "make test-browser", "make lint"]
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "test-slow", "lint", "bench"):
+    for target in ("demo", "test", "test-slow", "test-browser", "lint", "bench"):
         assert re.search(rf"^{target}: ", makefile, re.M)
     for command in ("ruff check .", "ruff format --check .", "mypy"):
         assert re.search(rf"^\t.*{re.escape(command)}$", makefile, re.M)
