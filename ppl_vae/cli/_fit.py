@@ -24,6 +24,7 @@ def fit_command(words: Sequence[str]) -> Callable[..., None]:
 
         own = {p.name: values.pop(p.name) for p in _PARAMETERS}
         own["loss_options"] = parse_assignments(own.pop("loss_option"), "--loss-option")
+        own["base_options"] = parse_assignments(own.pop("base_option"), "--base-option")
         own["target_rates"] = parse_assignments(own.pop("target_rate"), "--target-rate")
         as_json = own.pop("as_json")
         with progress_bar() as report:
@@ -109,6 +110,7 @@ FIT_PARAMETERS = [
 # A sweep has no --init: each of its points would have another one, and nothing to learn.
 _PARAMETERS = [
     *FIT_PARAMETERS,
+    parameter("base_option", list[str], typer.Option([], help="Option of the base loss.", metavar="<key=value>")),
     parameter(
         "init",
         Literal["random", "linear-optimum"],

@@ -15,6 +15,7 @@ from ppl_vae.cli._data import data_app
 from ppl_vae.cli._fit import fit_command, resume
 from ppl_vae.cli._forecast import forecast
 from ppl_vae.cli._new import new
+from ppl_vae.cli._report import report
 from ppl_vae.cli._runs import convert, diagnose
 from ppl_vae.cli._shared import messages, reported
 from ppl_vae.cli._sweep import sweep_command
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "sample": sample,
     "complete": complete,
+    "report": report,
     "convert": convert,
     "classifier": classifier,
     "new": new,
