@@ -9,7 +9,7 @@ from ppl_vae.data.checks import check_choice
 from ppl_vae.errors import InputError
 from ppl_vae.objective.objective import LatentRule, Objective, Program
 from ppl_vae.objective.site_divergence import DENSE_T, UPPER_BOUND, site_divergence
-from ppl_vae.objective.site_weights import SiteWeights
+from ppl_vae.objective.site_weights import SiteWeights, check_weight
 from ppl_vae.objective.sites import Site, Traces, as_number
 from ppl_vae.objective.terms import Terms
 from ppl_vae.objective.views import Views
@@ -23,6 +23,9 @@ Mode = Literal["replay", "shared_noise", "independent"]
 Stop = Literal["none", "clean", "transformed"]
 
 Guide = Mapping[str, Site]
+
+# Name among the betas of a call that carries the weight of the term.
+SCHEDULED = "consistency"
 
 
 class Consistency(Objective):
@@ -41,7 +44,8 @@ class Consistency(Objective):
         base: Any objective; its particles are averaged over here, each with a transformation of its own.
         transform: Name of a transformation, see ``transforms.find_transform``; a ``Transform``; or a function
             ``(args, kwargs) -> (args, kwargs)`` of the programs' arguments.
-        weight: Weight lambda, in nats per nat.
+        weight: Weight lambda, in nats per nat. Where the programs are called with ``betas`` that have an entry
+            ``consistency``, and no latent site is of that name, that entry is the weight of the call: a schedule.
         site_weights: Factors w by site such as "z1=0.5,z2=2"; 1 for sites that are not named.
         mode: Parents of a site; see above.
         reverse: Take the divergence of the guide on x from that on t(x).
@@ -78,6 +82,7 @@ class Consistency(Objective):
         self.binarises = binarise != "none"
         self.views = Views(transform, binarise if self.binarises else None)
         self.weights = SiteWeights.parse(weight, site_weights)
+        self.term_weights = {SCHEDULED: weight}
         self.mode, self.reverse, self.stop, self.bound = mode, reverse, stop, student_t_bound
 
     def prepare(self, program: Program) -> Program:
@@ -126,9 +131,10 @@ class Consistency(Objective):
             _check(self._deviations(here, there, given))
         transformed = self.base.read(there, other)
         values, how = self._divergences(here, there, program, other)
-        loss = clean.loss + transformed.loss
+        loss, weights = clean.loss + transformed.loss, self._weights(here, given)
         for name, value in values.items():
-            if weight := self.weights.of(name):
+            weight = weights.of(name)
+            if as_number(weight) != 0.0:
                 loss = loss + weight * value
         extras = {f"transformed/{name}": value for name, value in transformed.flat().items()}
         extras |= {f"consistency/{name}": value for name, value in values.items()}
@@ -137,6 +143,16 @@ class Consistency(Objective):
             loss=loss,
             extras={**clean.extras, **extras, "consistency": sum(values.values())},
             how=(*clean.how, *((f"consistency/{name}", method) for name, method in how.items())),
+        )
+
+    def _weights(self, here: Traces, given: Program) -> SiteWeights:
+        betas = given.kwargs.get("betas")
+        if not isinstance(betas, Mapping) or SCHEDULED not in betas or SCHEDULED in here.guide:
+            return self.weights
+        weight = betas[SCHEDULED]
+        found = as_number(weight) if given.validates else None
+        return replace(
+            self.weights, everywhere=weight if found is None else check_weight(found, "beta of consistency")
         )
 
     def _transformed(self, here: Traces, given: Program) -> tuple[Traces, Program]:

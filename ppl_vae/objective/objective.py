@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ppl_vae.errors import InputError
@@ -130,10 +131,13 @@ class Objective(ABC):
         allow_unbounded: Whether betas are taken that ``split`` refuses; a wrapper does what its base does.
         has_betas: Whether rates can be weighed; a wrapper's can where its base's can.
         binarises: Whether the loss makes zeros and ones of the grey values that it is given, in ``prepare``.
+        term_weights: Weights of terms beside the rates by name; an entry of that name among the programs' betas
+            is the weight of a call, so that a fit can give it a warm-up.
     """
 
     allow_unbounded, has_betas = False, True
     binarises = False
+    term_weights: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, *, num_particles: int = 1) -> None:
         if num_particles < 1:

@@ -8,7 +8,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.objective.sites import Traces
 from ppl_vae.options import parse_assignments
 
-__all__ = ["SiteWeights"]
+__all__ = ["SiteWeights", "check_weight"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class SiteWeights:
             >>> SiteWeights.parse(2.0, "z1=0.5,z2=0").of("z1")
             1.0
         """
-        if not 0.0 <= weight < inf:
-            raise InputError(
-                f"weight must be 0 or more, but it is {weight}; a term of negative weight would drive codes apart"
-            )
+        check_weight(weight, "weight")
         parts = [part.strip() for part in factors.split(",") if part.strip()]
         return cls(
             weight, {name: _factor(text) for name, text in parse_assignments(parts, "site_weights").items()}
@@ -67,6 +64,23 @@ class SiteWeights:
                     f"site_weights must name latent sites, but {name!r} is none; the program has "
                     f"{', '.join(traces.latents)}"
                 )
+
+
+def check_weight(weight: float, argument: str) -> float:
+    """The weight, if it is one.
+
+    Args:
+        weight: A number.
+        argument: What it is the value of, for the message.
+
+    Raises:
+        InputError: It is negative or not finite.
+    """
+    if not 0.0 <= weight < inf:
+        raise InputError(
+            f"{argument} must be 0 or more, but it is {weight}; a term of negative weight would drive codes apart"
+        )
+    return weight
 
 
 def _factor(text: str) -> float:

@@ -115,7 +115,11 @@ class Engine(Protocol):
         """
 
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
-        """Take a step per row of ``indices`` (steps, batch); terms per step by name, (steps,)."""
+        """Take a step per row of ``indices`` (steps, batch); terms per step by name, (steps,).
+
+        ``betas`` has those of all latents, and maybe weights of other terms of the loss; see
+        ``Objective.term_weights``.
+        """
 
     def evaluate(
         self, loss: Any, x: NDArray[np.float32], betas: Mapping[str, float], seed: int

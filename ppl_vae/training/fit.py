@@ -246,7 +246,8 @@ def prepare_engine(
         binarise_batches=sample and not own,
         capture=settings.capture,
     )
-    schedules = settings.betas(betas, num_data)
+    every = settings.betas(betas, num_data, loss.object.objective.term_weights)
+    schedules = {site: every[site] for site in betas}
     first = {site: float(values[0]) for site, values in schedules.items()}
     with program_errors(program.plugin, "run with this loss"):
         engine.prepare_training(loss.object, data.training(grey=sample or own), options, first)
@@ -274,7 +275,7 @@ def _train(
         loss.object,
         folder,
         settings,
-        betas=settings.betas(betas, len(data.splits.train)),
+        betas=settings.betas(betas, len(data.splits.train), loss.object.objective.term_weights),
         num_data=len(data.splits.train),
         validation=data.split("validation"),
         target_rates=targets,

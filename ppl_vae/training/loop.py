@@ -64,7 +64,8 @@ class TrainingLoop:
         loss: The loss that is validated.
         folder: Where checkpoints and metrics go; its lock is held.
         settings: Settings of the fit.
-        betas: Beta of every step by site; those of steered sites count in units of what their controller finds.
+        betas: Beta of every step by site, and weights of other terms; those of steered sites count in units of
+            what their controller finds.
         num_data: Number of training data.
         validation: Validation data.
         rows_at_once: How many data a block of steps may hold, for data that are read from the disk; None for
@@ -98,11 +99,12 @@ class TrainingLoop:
         self.ordered: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         fitting = MAX_BLOCK if rows_at_once is None else max(1, rows_at_once // self.batch)
         self.target_rates = dict(target_rates or {})
-        self.controller = RateController.start(split_targets(self.target_rates, list(betas)))
+        sites = [name for name in betas if name in engine.latents]
+        self.controller = RateController.start(split_targets(self.target_rates, sites))
         self.block = min(MAX_BLOCK, fitting, CONTROL_BLOCK if self.target_rates else MAX_BLOCK)
         self.blocks_per_epoch = math.ceil(self.per_epoch / self.block)
         self.learning_rates = settings.learning_rates(num_data)
-        self.warmup = math.ceil(max(settings.warmups(list(betas)).values()))
+        self.warmup = math.ceil(max(settings.warmups(sites, [n for n in betas if n not in sites]).values()))
 
     @property
     def selected_betas(self) -> dict[str, float]:

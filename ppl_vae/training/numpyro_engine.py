@@ -157,7 +157,7 @@ class NumPyroEngine:
     def run_block(self, first_step: int, indices: NDArray[np.int64], betas: Arrays) -> Arrays:
         """Take a step per row of ``indices``, all in one scan; see ``engine.Engine``."""
         data, indices = self._rows(indices)
-        weights = {site: betas[site].astype(data[0].dtype) for site in self.latents}
+        weights = {name: values.astype(data[0].dtype) for name, values in betas.items()}
         steps = np.arange(first_step, first_step + len(indices), dtype=np.int32)
         inputs = (indices.astype(np.int32), steps, weights)
         self.svi_state, terms = self._scan(self.svi_state, data, self.batch_noise, inputs)

@@ -34,6 +34,7 @@ SETTINGS = tuple(field.name for field in fields(FitSettings))
 # Names that mean something else in ``fit`` and in its command.
 TAKEN = (
     *("program", "variant", "data", "labels", "backend", "loss", "base_loss", "loss_options", "loss_option"),
+    *("base_options", "base_option"),
     *(
         "beta",
         "target_rate",

@@ -153,11 +153,11 @@ class PyroEngine:
         self.program.train()
         data, indices = self._rows(indices)
         rows = torch.as_tensor(indices, device=self.device).unbind()
-        weights = [torch.as_tensor(betas[s], dtype=data[0].dtype, device=self.device) for s in self.latents]
-        by_step = list(zip(*(w.unbind() for w in weights), strict=True))
-        numbers = list(zip(*(betas[site].tolist() for site in self.latents), strict=True))
-        rates = self.options.learning_rates[first_step : first_step + len(indices)].tolist()
-        history = []
+        self.weighed, dtype = list(betas), data[0].dtype
+        weights = [torch.as_tensor(v, dtype=dtype, device=self.device).unbind() for v in betas.values()]
+        by_step = list(zip(*weights, strict=True))
+        numbers = list(zip(*(values.tolist() for values in betas.values()), strict=True))
+        rates, history = self.options.learning_rates[first_step : first_step + len(indices)].tolist(), []
         with self._training_mode():
             for index, beta, number, rate in zip(rows, by_step, numbers, rates, strict=True):
                 batch = self._batch([array[index] for array in data])
@@ -174,7 +174,7 @@ class PyroEngine:
         if self.may_capture and self.captured is None:
             self._capture(batch, betas)
         if self.captured is None:  # as numbers, which the programs' handlers multiply faster
-            return self.loss_step(self.tensors, batch, dict(zip(self.latents, numbers, strict=True)))
+            return self.loss_step(self.tensors, batch, dict(zip(self.weighed, numbers, strict=True)))
         with torch.no_grad():
             return self.captured(self.tensors, batch, betas)
 
@@ -382,7 +382,7 @@ class _Harness(nn.Module):
         self.engine = engine
 
     def forward(self, parameters: list[Tensor], batch: list[Tensor], betas: list[Tensor]) -> Any:
-        return self.engine.loss_step(parameters, batch, dict(zip(self.engine.latents, betas, strict=True)))
+        return self.engine.loss_step(parameters, batch, dict(zip(self.engine.weighed, betas, strict=True)))
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

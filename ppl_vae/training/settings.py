@@ -32,7 +32,8 @@ class FitSettings:
         learning_rate_warmup: Epochs over which it rises to its value.
         clip_norm: Largest norm of the gradient; 0 sets no bound.
         beta_warmup: Epochs over which each beta rises from 0 to its value.
-        beta_warmup_sites: Other epochs for the betas of single sites, such as z1=5,z2=20.
+        beta_warmup_sites: Other epochs for the betas of single sites, such as z1=5,z2=20; also for the weight of
+            the loss consistency, as consistency=20, which rises only so.
         patience: Epochs without a better validation loss after which the fit stops; 0 never stops.
         select: Whether the result is the epoch with the best validation loss, or the last one.
         binarise: How grey values become zeros and ones; sample draws training data anew for each batch.
@@ -138,18 +139,19 @@ class FitSettings:
             warmup_steps=round(self.learning_rate_warmup * per_epoch),
         )
 
-    def warmups(self, sites: Sequence[str]) -> dict[str, float]:
-        """Epochs over which the beta of each site rises.
+    def warmups(self, sites: Sequence[str], terms: Sequence[str] = ()) -> dict[str, float]:
+        """Epochs over which the beta of each site rises, and the weights of the other terms that have a warm-up.
 
         Args:
             sites: The latent sites of the model.
+            terms: Terms of the loss with a weight of their own; the common warm-up is not theirs.
 
         Raises:
             InputError: A warm-up does not end within the run, or names a site that does not exist.
         """
         own = self._own_warmups()
         for site in own:
-            check_site("beta_warmup_sites", site, sites)
+            check_site("beta_warmup_sites", site, [*sites, *terms])
         common = {site: ("beta_warmup", self.beta_warmup) for site in sites}
         named = {**common, **{site: (f"beta_warmup_sites of {site}", epochs) for site, epochs in own.items()}}
         for name, epochs in named.values():
@@ -175,22 +177,27 @@ class FitSettings:
                 )
         return warmups
 
-    def betas(self, targets: Mapping[str, float], num_data: int) -> dict[str, NDArray[np.float64]]:
-        """Beta of every step of the run by site, as the handlers take them.
+    def betas(
+        self, targets: Mapping[str, float], num_data: int, terms: Mapping[str, float] | None = None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Beta of every step of the run by site, as the handlers take them; weights of terms with a warm-up.
 
         Args:
             targets: Final beta of each site.
             num_data: Number of training data.
+            terms: Final weight of each term of the loss that has one, see ``Objective.term_weights``.
 
         Raises:
             InputError: A warm-up does not end within the run or names no site, or a beta is negative.
         """
         per_epoch = self.steps_per_epoch(num_data)
         num_steps = self.num_steps(num_data)
-        warmups = self.warmups(list(targets))
+        terms = terms or {}
+        warmups = self.warmups(list(targets), list(terms))
         schedules = {
             site: BetaSchedule(target, warmup_steps=round(warmups[site] * per_epoch))
-            for site, target in targets.items()
+            for site, target in {**terms, **targets}.items()
+            if site in warmups
         }
         for schedule in schedules.values():
             schedule.check(num_steps)

@@ -4,15 +4,16 @@ Angles are in degrees in the settings and in radians in the parameters; translat
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from ppl_vae.errors import InputError
 from ppl_vae.transforms._random import Random
 from ppl_vae.transforms._resample import resample
-from ppl_vae.transforms.step import Kind, Parameters, centred, check_range, per_datum, spread
+from ppl_vae.transforms.step import Kind, Parameters, check_range
 
 __all__ = ["Affine"]
 
@@ -63,32 +64,38 @@ class Affine:
 
     def draw(self, random: Random, shape: tuple[int, ...]) -> Parameters:
         """Parameters of each image; see the class."""
-        angle, right, down, scale, shear, across, upright = random.uniform((7, shape[0]))
-        xp = array_namespace(angle)
-        turn, slant = math.radians(self.degrees), math.radians(self.shear)
-        return {
-            "angle": spread(angle, -turn, turn),
-            "right": spread(right, -self.translate, self.translate),
-            "down": spread(down, -self.translate, self.translate),
-            "scale": spread(scale, *self.scale),
-            "shear": spread(shear, -slant, slant),
-            "across": 1.0 - 2.0 * xp.astype(across < self.horizontal_flip, across.dtype),
-            "upright": 1.0 - 2.0 * xp.astype(upright < self.vertical_flip, upright.dtype),
-        }
+        turn, slant, move = math.radians(self.degrees), math.radians(self.shear), self.translate
+        ends = [(-turn, turn), (-move, move), (-move, move), self.scale, (-slant, slant)]
+        unit = random.uniform((7, shape[0]))
+        xp = array_namespace(unit)
+        # All at once: in a small network every operation counts.
+        low, width = (
+            _column(side, unit) for side in ([low for low, _ in ends], [high - low for low, high in ends])
+        )
+        flips = xp.ones_like(unit[5:])
+        if self.horizontal_flip or self.vertical_flip:
+            flipped = unit[5:] < _column([self.horizontal_flip, self.vertical_flip], unit)
+            flips = 1.0 - 2.0 * xp.astype(flipped, unit.dtype)
+        names = ("angle", "right", "down", "scale", "shear", "across", "upright")
+        return dict(zip(names, (*(low + width * unit[:5]), *flips), strict=True))
 
     def apply(self, x: Any, parameters: Parameters) -> Any:
         """Moved images, of the shape of ``x``, (n, h, w) or (n, h, w, c)."""
-        return resample(x, *_sources(x, parameters))
+        return resample(x, _sources(parameters, *x.shape[1:3]))
 
 
-def _sources(x: Any, parameters: Parameters) -> tuple[Any, Any]:
-    """Where each pixel's value comes from, to the right and down from the centre in pixels, each (n, h, w)."""
-    xp, (height, width) = array_namespace(x), x.shape[1:3]
-    part = {name: per_datum(values, x[:, :, :, 0] if x.ndim == 4 else x) for name, values in parameters.items()}
-    sin, cos = xp.sin(part["angle"]), xp.cos(part["angle"])
-    right = centred(width, x)[None, None, :] - part["right"] * width
-    down = centred(height, x)[None, :, None] - part["down"] * height
+def _column(values: Sequence[float], like: Any) -> Any:
+    return array_namespace(like).asarray([[value] for value in values], dtype=like.dtype, device=device(like))
+
+
+def _sources(drawn: Parameters, height: int, width: int) -> Any:
+    """For each image the affine map from a pixel's place to its value's source, as ``resample`` takes it."""
+    xp = array_namespace(drawn["angle"])
     # The inverse map, last factor first; where y points down, counter-clockwise is (cos, sin; -sin, cos).
-    back_right = (cos * right - sin * down) / part["scale"]
-    back_down = (sin * right + cos * down) / part["scale"]
-    return part["across"] * (back_right - xp.tan(part["shear"]) * back_down), part["upright"] * back_down
+    sin, cos, slant = xp.sin(drawn["angle"]), xp.cos(drawn["angle"]), xp.tan(drawn["shear"])
+    across, upright = (drawn[name] / drawn["scale"] for name in ("across", "upright"))
+    entries = (across * (cos - slant * sin), -across * (sin + slant * cos), upright * sin, upright * cos)
+    turned = xp.reshape(xp.stack(entries, axis=-1), (-1, 2, 2))
+    moved = xp.stack([drawn["right"] * width, drawn["down"] * height], axis=-1)
+    back = xp.sum(turned * moved[:, None, :], axis=-1, keepdims=True)
+    return xp.concat([turned, -back], axis=-1)

@@ -139,7 +139,8 @@ def test_words_become_arguments(command, passed):
     done = command(
         *["fit", "beta_vae", "--data", "x.npy", "--backend", "numpyro", "--beta", "z=4", "--beta", "w=2"],
         *["--loss", "elbo", "--base-loss", "b", "--loss-option", "a=1", "--loss-option", "c=x=y", "--out", "o"],
-        *["--epochs", "7", "--no-capture", "--latent-dim", "3", "--no-learn-scale", "--select=last"],
+        *["--base-option", "d=2", "--epochs", "7", "--no-capture", "--latent-dim", "3", "--no-learn-scale"],
+        "--select=last",
     )
     assert (done.code, done.out, done.err) == (0, "the page\n", "")
     ((args, kwargs),) = passed
@@ -151,6 +152,7 @@ def test_words_become_arguments(command, passed):
         "loss": "elbo",
         "base_loss": "b",
         "loss_options": {"a": "1", "c": "x=y"},
+        "base_options": {"d": "2"},
         "out": Path("o"),
         "epochs": "7",
         "capture": False,
