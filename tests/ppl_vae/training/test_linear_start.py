@@ -93,7 +93,7 @@ def assert_measures(found, expected):
     assert mean == pytest.approx(expected, abs=4 * standard_error + 1e-5)
 
 
-@in_both(CASES, ("two-levels",))
+@in_both(CASES, ())
 def test_parameters_and_maps_mean_the_same_in_both_directions(case, backend):
     program, prepared, betas = program_and_data(case, backend)
     engine = make_engine(program, (6,), seed=0, device="cpu")
