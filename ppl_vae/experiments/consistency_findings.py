@@ -1,7 +1,8 @@
 """What is expected of consistency regularisation, and what came: rules laid down before any fit, and tables.
 
 A fit is a row of a table: ``model``, ``method``, ``seed``, ``weight``, ``num_test``, and measures of test images
-by the names in ``COLUMNS``, in nats per datum, accuracies as shares.
+by the names in ``COLUMNS``, in nats per datum, accuracies as shares. A model with several latent sites has
+a column for R of each; R is their sum.
 
 Source:
     Sinha & Dieng, NeurIPS 2021, arXiv:2105.14859, for what more is expected of the codes.
@@ -15,9 +16,11 @@ import pandas as pd
 from ppl_vae.experiments.program import markdown_table
 from ppl_vae.experiments.rules import Rule, verdict_table
 
-__all__ = ["AUGMENTED", "COLUMNS", "PLAIN", "expectations", "tables"]
+__all__ = ["AUGMENTED", "COLUMNS", "OF_SITE", "PLAIN", "expectations", "tables"]
 
 PLAIN, AUGMENTED = "plain", "augmentation only"
+# What the columns of sites begin with.
+OF_SITE = "R of "
 # Columns of the tables: heading, digits after the point, and what a value is multiplied by.
 COLUMNS = {
     "nll": ("NLL", 2, 1.0),
@@ -102,18 +105,21 @@ def tables(name: str, found: pd.DataFrame) -> list[str]:
     if name in EXPECTED and "VAE" in set(found["model"]):
         known = [line.split(" | ") for line in EXPECTED[name].strip().splitlines()]
         heads = [heading for heading, _, _ in COLUMNS.values()][: len(known[0]) - 1]
-        sections += ["### VAE, fits of other code", markdown_table(["method", *heads], known)]
+        sections += ["### VAE, fits of other code at the default size", markdown_table(["method", *heads], known)]
     return sections
 
 
 def _came(fits: pd.DataFrame) -> str:
     """Means over seeds and their standard deviations."""
+    columns = COLUMNS | {
+        name: (name, 2, 1.0) for name in fits if name.startswith(OF_SITE) and fits[name].notna().all()
+    }
     rows = []
     for method, group in fits.groupby("method", sort=False):
-        cells = [_spread(factor * group[column], digits) for column, (_, digits, factor) in COLUMNS.items()]
+        cells = [_spread(factor * group[column], digits) for column, (_, digits, factor) in columns.items()]
         weight = group["weight"].mean()
         rows.append([str(method), "" if np.isnan(weight) else f"{weight:.3g}", *cells])
-    return markdown_table(["method", "weight", *(heading for heading, _, _ in COLUMNS.values())], rows)
+    return markdown_table(["method", "weight", *(heading for heading, _, _ in columns.values())], rows)
 
 
 def _spread(values: Any, digits: int) -> str:
