@@ -71,15 +71,17 @@ def diagnose(
         tails = new_file(out.with_stem(f"{out.stem}-tails"), "", (".png",))
     names = None if only is None else [word.strip() for word in only.split(",") if word.strip()]
     options: Any = {"split": split, "num_draws": num_draws, "transform": transform, "seed": seed}
+    files = [opened.path / name for name in ("diagnosis.json", "posterior.nc")]
+    before = [_written_at(path) for path in files]
     with progress() as report:
         found = opened.diagnose(only=names, budget=budget, again=again, report=report, **options)
     print(strict_json(found.to_dict(), indent=2) if as_json else found.table())
-    if found.summary is not None:
+    if [_written_at(path) for path in files] != before:
         print(f"wrote {run}/{{diagnosis.json, posterior.nc}}", file=sys.stderr)
     if picture is not None:
         _draw_levels(picture, opened, split, seed)
         print(f"wrote {picture}", file=sys.stderr)
-    if tails is not None and found.summary is not None and found.summary["tails"] is not None:
+    if tails is not None and found.summary is not None and found.summary.get("tails") is not None:
         _draw_tails(tails, opened, split, seed)
         print(f"wrote {tails}", file=sys.stderr)
 
@@ -96,6 +98,11 @@ def convert(
 
     path = convert_run(run, backend=backend, out=out).path
     print(strict_json({"wrote": str(path)}, indent=2) if as_json else f"wrote {path}")
+
+
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _draw_levels(path: Path, run: Any, split: str, seed: int) -> None:

@@ -25,7 +25,7 @@ __all__ += ["auc", "check_rows", "compare_with_prior", "draw_data", "find_holes"
 
 Array = NDArray[np.float64]
 
-HOLE_LEVEL = 0.01  # share of draws of the aggregate posterior that lie in what is called a hole
+HOLE_LEVEL = 0.01  # share of draws of the aggregate posterior in what is called a hole, as near as n allows
 BLOCK = 2**22  # numbers worked on together
 FOLDS, MIN_DATA = 5, 20
 
@@ -53,8 +53,9 @@ class Holes:
 
     Attributes:
         how: Source of log q(z) - log p(z): "density", the mixture of the guides of other data, or "classifier".
-        share: Share of the prior's draws in holes, with its binomial standard error. That of the aggregate
-            posterior's own draws is ``HOLE_LEVEL``, and of a prior that matches it, so is this.
+        share: Share of the prior's draws in holes. Its standard error includes that of the threshold.
+        level: What is expected of it for a prior that matches: j / (n + 1), the nearest to ``HOLE_LEVEL`` that
+            there is, and above 0.015 for n below 66. Of the n draws behind the threshold j - 1 lie below it.
         threshold: log q(z) - log p(z) in nats below which a draw lies in a hole.
         log_ratio_prior: It, of the prior's draws, (m,).
         log_ratio_aggregate: It, of the aggregate posterior's, (n,).
@@ -63,6 +64,7 @@ class Holes:
 
     how: Literal["density", "classifier"]
     share: Estimate
+    level: float
     threshold: float
     log_ratio_prior: Array
     log_ratio_aggregate: Array
@@ -76,7 +78,8 @@ class PriorMatch:
     Attributes:
         test: MMD test of the two.
         auc: Probability that a classifier, fitted to other draws, ranks a draw of the aggregate posterior above
-            one of the prior: 0.5 where they are alike.
+            one of the prior: 0.5 where they are alike. A mean over folds, whose dependence its standard error
+            takes in.
         holes: Holes in the prior.
         prior_latents: The prior's draws by site, (n, *event), to decode what lies in holes.
     """
@@ -176,6 +179,9 @@ def compare_with_prior(
 
     Raises:
         InputError: Rows are groups, there are fewer than 20 data, draws are not finite, or an option is invalid.
+
+    Source:
+        Nadeau & Bengio, Machine Learning 52, 2003, for the variance of a mean over folds.
     """
     check_rows(engine, x, seed)
     if len(x) < MIN_DATA:
@@ -186,7 +192,7 @@ def compare_with_prior(
     codes = _joined({name: value[0] for name, value in coded.items()})
     draws = _joined({name: prior[name] for name in coded})
     codes, draws = as_samples(codes, draws, ("codes", "draws of the prior"))
-    odds = _log_odds(codes, draws, seeds[2])
+    odds, area = _log_odds(codes, draws, seeds[2])
     gaussian = "no reference" if reference is None or len(coded) > 1 else gaussian_codes(engine, reference)
     if isinstance(gaussian, str):
         holes = find_holes(*odds, how="classifier")
@@ -197,7 +203,7 @@ def compare_with_prior(
         holes = find_holes(*ratios, how="density")
     return PriorMatch(
         test=mmd_test(codes, draws, num_permutations=num_permutations, seed=seeds[3]),
-        auc=auc(*odds),
+        auc=area,
         holes=holes,
         prior_latents=prior,
     )
@@ -206,7 +212,7 @@ def compare_with_prior(
 def find_holes(
     aggregate: ArrayLike, prior: ArrayLike, *, how: Literal["density", "classifier"] = "density"
 ) -> Holes:
-    """Find the draws of the prior whose log q(z) - log p(z) is below the first percentile of the aggregate's.
+    """Find the draws of the prior whose log q(z) - log p(z) is below the j-th smallest of n of the aggregate's.
 
     Args:
         aggregate: log q(z) - log p(z) of draws of the aggregate posterior whose own guides are not in q, (n,).
@@ -227,11 +233,16 @@ def find_holes(
                 f"{name} must hold log ratios below +inf of shape (n,), but has shape {values.shape}"
                 f"{'' if (values < np.inf).all() else ' and an entry that is nan or +inf'}; pass one a draw"
             )
-    threshold = float(np.quantile(inside, HOLE_LEVEL, method="higher"))
-    in_hole = found < threshold
+    number = max(1, round(HOLE_LEVEL * (len(inside) + 1)))
+    ordered = np.concatenate([[-np.inf], np.sort(inside), [np.inf]])
+    in_hole = found < ordered[number]
     share = in_hole.mean()
-    estimate = Estimate(float(share), float(np.sqrt(share * (1.0 - share) / len(found))))
-    return Holes(how, estimate, threshold, found, inside, in_hole)
+    # The law of the j-th smallest of n spans the others about it, from j - sqrt(j) to j + sqrt(j).
+    below = np.searchsorted(np.sort(found), ordered[: 2 * number + 1]) / len(found)
+    low, high = np.interp([number - number**0.5, number + number**0.5], np.arange(len(below)), below)
+    variance = share * (1.0 - share) / len(found) + (high - low) ** 2 / 4.0
+    estimate = Estimate(float(share), float(np.sqrt(variance)))
+    return Holes(how, estimate, number / (len(inside) + 1), float(ordered[number]), found, inside, in_hole)
 
 
 def auc(positive: ArrayLike, negative: ArrayLike) -> Estimate:
@@ -250,7 +261,7 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> Estimate:
     """
     first, second = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     of_first, of_second = _share_below(first, second), _share_below(second, first)
-    variance = of_first.var() / len(first) + of_second.var() / len(second)
+    variance = of_first.var() / max(1, len(first) - 1) + of_second.var() / max(1, len(second) - 1)
     return Estimate(float(of_first.mean()), float(np.sqrt(variance)))
 
 
@@ -307,8 +318,8 @@ def _share_below(values: Array, others: Array) -> Array:
     return share
 
 
-def _log_odds(codes: Array, draws: Array, seed: int) -> tuple[Array, Array]:
-    """Log odds of being a code, of the codes and of the prior's draws, by classifiers that never saw them."""
+def _log_odds(codes: Array, draws: Array, seed: int) -> tuple[tuple[Array, Array], Estimate]:
+    """Log odds of being a code, of codes and prior's draws, by classifiers that never saw them; and their AUC."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -318,8 +329,13 @@ def _log_odds(codes: Array, draws: Array, seed: int) -> tuple[Array, Array]:
         max_iter=50, min_samples_leaf=5, early_stopping=False, random_state=seed
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    odds = cross_val_predict(model, points, is_code, cv=folds, method="decision_function")
-    return odds[: len(codes)], odds[len(codes) :]
+    splits = list(folds.split(points, is_code))
+    odds = cross_val_predict(model, points, is_code, cv=splits, method="decision_function")
+    found = [auc(odds[test][is_code[test]], odds[test][~is_code[test]]) for _, test in splits]
+    # Each fold is tested on what the others are fitted to, so that 1 / FOLDS alone would be too small.
+    variance = np.mean([part.standard_error**2 for part in found]) * (1.0 / FOLDS + 1.0 / (FOLDS - 1))
+    mean = np.mean([part.value for part in found])
+    return (odds[is_code], odds[~is_code]), Estimate(float(mean), float(np.sqrt(variance)))
 
 
 def _log_mixture(z: Array, loc: Array, scale: Array) -> tuple[Array, Array]:

@@ -126,12 +126,14 @@ def calibrate(
         engine: What holds the fit.
         x: Data, (n, *data_shape): what is encoded for source "aggregate"; their conditions are those of all draws.
         source: "prior" or "aggregate".
-        num_simulations: Latents whose ranks are found, 10 or more.
+        num_simulations: Latents whose ranks are found, 10 or more; of source "aggregate" no more than one for
+            each datum, as those of one datum are not independent.
         num_draws: Draws of the guide for each, s; with s + 1 a multiple of 20 bins are many.
         seed: Seed of all draws.
 
     Raises:
-        InputError: Rows are groups, x has no density, an unknown source, or a number that is too small.
+        InputError: Rows are groups, x has no density, an unknown source, or a number that is too small, which is
+            10 for data of source "aggregate", too.
 
     Source:
         Talts et al., arXiv:1804.06788; log p(x given z) as a test quantity, Modrak et al., arXiv:2211.02383.
@@ -140,6 +142,9 @@ def calibrate(
     check_rows(engine, x, seed)
     check_density(engine)
     _check_counts("num_simulations", num_simulations, num_draws)
+    if source == "aggregate":
+        num_simulations = min(num_simulations, len(x))
+        _check_counts("data in x", num_simulations, num_draws)
     seeds = np.random.SeedSequence(seed).generate_state(6).tolist()
     data = x[np.resize(np.random.default_rng(seeds[0]).permutation(len(x)), num_simulations)]
     if source == "prior":

@@ -1,5 +1,6 @@
 """Runs of a user's own NumPyro model and guide."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from numpyro import handlers
+from numpyro.distributions import biject_to
 
 from ppl_vae.diagnostics.own_programs import OwnSite, Read
 from ppl_vae.errors import InputError
@@ -62,10 +64,13 @@ class NumPyroOwnProgram:
             )
         rng = np.random.default_rng(0)
         plates = {name: site["args"] for name, site in traced.items() if site["type"] == "plate"}
+        partial = {name for name, (size, num) in plates.items() if num not in (None, size)}
         self.indices = {
-            name: np.sort(rng.choice(size, num, replace=False)) if num not in (None, size) else np.arange(size)
+            name: np.sort(rng.choice(size, num, replace=False)) if name in partial else np.arange(size)
             for name, (size, num) in plates.items()
         }
+        frames = [frame for site in traced.values() for frame in site.get("cond_indep_stack", ())]
+        self.partial = frozenset(frame.name for frame in frames) & partial
 
     def first_run(self) -> "NumPyroRun":
         """A run to see which sites there are, of placeholders."""
@@ -129,10 +134,19 @@ class NumPyroRun:
         """Sites of the model on the guide's values."""
         return _sites(self.model_trace)
 
+    def num_free(self, name: str) -> int:
+        """Numbers that a latent of the model is made of; see ``own_programs.OwnRun``."""
+        site = self.model[name]
+        try:
+            return math.prod(biject_to(site.fn.support).inverse_shape(site.value.shape))
+        except NotImplementedError:  # a discrete one
+            return site.size
+
     def replicate(self) -> Mapping[str, OwnSite]:
-        """Sites of the model on the guide's values, with observations drawn."""
+        """Sites of the model on the latents of ``model``, with observations drawn."""
         free = handlers.uncondition(self.program.model)
-        return _sites(self.program.trace(free, self.guide_trace, self.keys[2]))
+        latents = {name: site for name, site in self.model_trace.items() if not site.get("is_observed")}
+        return _sites(self.program.trace(free, latents, self.keys[2]))
 
     def generate(self) -> Mapping[str, OwnSite]:
         """Sites of the model alone, with observations drawn."""

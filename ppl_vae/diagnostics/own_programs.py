@@ -4,7 +4,8 @@ A site is read without the scales of its handlers and plates: betas and subsampl
 its plates come first, then the others; an axis of length 1 that belongs to no plate is left out.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,6 +54,11 @@ class OwnSite:
         while hasattr(fn, "base_dist"):
             fn = fn.base_dist
         return type(fn).__name__ == "Delta"
+
+    @property
+    def size(self) -> int:
+        """How many numbers its value holds."""
+        return math.prod((*self.fn.batch_shape, *self.fn.event_shape))
 
     @property
     def _kept(self) -> list[int]:
@@ -105,8 +111,11 @@ class OwnRun(Protocol):
     def model(self) -> Mapping[str, OwnSite]:
         """Sites of the model on the guide's values."""
 
+    def num_free(self, name: str) -> int:
+        """Numbers that a latent of the model is made of: its entries, fewer where constrained as a simplex is."""
+
     def replicate(self) -> Mapping[str, OwnSite]:
-        """Sites of the model on the guide's values, with observations drawn."""
+        """Sites of the model on the latents of ``model``, with observations drawn."""
 
     def generate(self) -> Mapping[str, OwnSite]:
         """Sites of the model alone, with observations drawn."""
@@ -117,9 +126,11 @@ class OwnProgram(Protocol):
 
     Attributes:
         indices: The data that a subsampling plate takes, the same in all runs, by name of the plate.
+        partial: Plates of sites that take less than all of their data.
     """
 
     indices: Mapping[str, NDArray[np.int64]]
+    partial: frozenset[str]
 
     def first_run(self) -> OwnRun:
         """A run to see which sites there are; its values may be placeholders."""
@@ -163,12 +174,15 @@ class Weights:
         return {name: run.model[name].shaped(run.model[name].value) for name in self.observed}
 
     def read_predictive(self, run: OwnRun) -> dict[str, Any]:
-        """Draws of the observed sites by site, and their means as <site>_mean where the family has one."""
+        """Draws of the observed sites by site, and their means as <site>_mean where the family has one.
+
+        Where an observed site depends on another one, its mean is that given the other's draw.
+        """
         drawn, read = run.replicate(), {}
         for name in self.observed:
             read[name] = drawn[name].shaped(drawn[name].value)
             try:
-                read[f"{name}_mean"] = run.model[name].shaped(run.model[name].fn.mean)
+                read[f"{name}_mean"] = drawn[name].shaped(drawn[name].fn.mean)
             except (AttributeError, NotImplementedError):
                 continue
         return read
@@ -184,11 +198,12 @@ def read_prior(latents: tuple[str, ...]) -> Read:
     return read
 
 
-def find_weights(run: OwnRun) -> Weights:
+def find_weights(run: OwnRun, partial: Collection[str] = ()) -> Weights:
     """Look through the sites of a run.
 
     Args:
         run: A run of the two programs.
+        partial: Plates that take less than all of their data.
 
     Raises:
         InputError: The guide shares no latent site with the model, or has one that the model lacks, or a plate has
@@ -205,15 +220,12 @@ def find_weights(run: OwnRun) -> Weights:
             "infer={'is_auxiliary': True}"
         )
     auxiliary = [name for name, site in guide.items() if site.auxiliary]
-    points = [name for name in latents if guide[name].is_point and not auxiliary]
     missing = [name for name, site in model.items() if not site.observed and name not in guide]
     notes = []
     if auxiliary:
         notes.append(f"posterior of {', '.join(auxiliary)}: the guide's alone")
     if missing:
         notes.append(f"posterior of {', '.join(missing)}: not in the guide, drawn from the model for the weights")
-    if points:
-        notes.append(f"log_weight: the guide has point masses at {', '.join(points)}")
     stacks = [[p for p in site.plates if p] for site in (*guide.values(), *model.values())]
     taken = {plate for stack in stacks for plate in stack} & set(DRAWS)
     if taken:
@@ -221,10 +233,40 @@ def find_weights(run: OwnRun) -> Weights:
             f"plates must have names other than chain and draw, but there is {', '.join(taken)}; rename it"
         )
     plates = tuple(p for p in stacks[0] if all(p in stack for stack in stacks))
-    if not plates and not points:
+    apart = sorted(set(partial) - set(plates))
+    unweighed = _why_no_density(run, latents, auxiliary)
+    if apart and not unweighed:
+        unweighed = f"plate {', '.join(apart)} takes only some of its data, and not every site is in it; take all"
+    if unweighed:
+        notes.append(f"log_weight: {unweighed}")
+    elif not plates:
         notes.append("log_weight by datum: no plate holds every site, so there is one weight and one k in all")
     observed = tuple(name for name, site in model.items() if site.observed and not site.is_factor)
-    return Weights(latents, observed, plates, not points, tuple(notes))
+    return Weights(latents, observed, plates, not unweighed, tuple(notes))
+
+
+def _why_no_density(run: OwnRun, latents: Sequence[str], auxiliary: Sequence[str]) -> str:
+    """Why the guide's sites together are no density of the latents, or nothing.
+
+    With auxiliary sites they are one if the latents are a map of these that can be inverted, as in the guides that
+    the libraries make: all of them point masses, and made of as many numbers.
+    """
+    points = [name for name in (*latents, *auxiliary) if run.guide[name].is_point]
+    if not auxiliary:
+        return f"the guide has point masses at {', '.join(points)}" if points else ""
+    if points != list(latents):
+        spread = [name for name in latents if name not in points]
+        if not spread:
+            return f"the guide has point masses at {', '.join(points)}"
+        return f"the guide's density of {', '.join(spread)} is an integral over {', '.join(auxiliary)}"
+    num_auxiliary = sum(run.guide[name].size for name in auxiliary)
+    num_free = sum(run.num_free(name) for name in latents)
+    if num_free == num_auxiliary:
+        return ""
+    return (
+        f"the guide has point masses at some of {', '.join(points)}, which are made of {num_free} numbers, and "
+        f"{', '.join(auxiliary)} of {num_auxiliary}"
+    )
 
 
 def stack_runs(runs: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

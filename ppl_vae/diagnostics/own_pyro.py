@@ -1,5 +1,6 @@
 """Runs of a user's own Pyro model and guide."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +13,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from torch.distributions import biject_to
 
 from ppl_vae.diagnostics.own_programs import OwnSite, Read, stack_runs
 from ppl_vae.training.capture import forked
@@ -27,7 +29,7 @@ def to_tensors(values: Any) -> Any:
     """
     if not isinstance(values, np.ndarray):
         return values
-    tensor = torch.as_tensor(np.ascontiguousarray(values))
+    tensor = torch.as_tensor(np.asarray(values, order="C"))
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
 
@@ -58,9 +60,12 @@ class PyroOwnProgram:
         self.device = next((d for d in devices if d.type == "cuda"), torch.device("cpu"))
         self.pinned = poutine.Trace()
         run = self.first_run()
-        for name, node in {**run.guide_trace.nodes, **run.model_trace.nodes}.items():
+        nodes = {**run.guide_trace.nodes, **run.model_trace.nodes}
+        for name, node in nodes.items():
             if isinstance(node.get("fn"), _Subsample):
                 self.pinned.add_node(name, **node)
+        frames = [frame for node in nodes.values() for frame in node.get("cond_indep_stack", ())]
+        self.partial = frozenset(frame.name for frame in frames if frame.full_size not in (None, frame.size))
         self.indices: Mapping[str, NDArray[np.int64]] = {
             name: _numpy(torch.as_tensor(node["value"])) for name, node in self.pinned.nodes.items()
         }
@@ -123,10 +128,21 @@ class PyroRun:
         """Sites of the model on the guide's values."""
         return _sites(self.model_trace)
 
+    def num_free(self, name: str) -> int:
+        """Numbers that a latent of the model is made of; see ``own_programs.OwnRun``."""
+        site = self.model[name]
+        try:
+            return math.prod(biject_to(site.fn.support).inverse_shape(site.value.shape))
+        except NotImplementedError:  # a discrete one
+            return site.size
+
     def replicate(self) -> Mapping[str, OwnSite]:
-        """Sites of the model on the guide's values, with observations drawn."""
-        _ = self.model  # it comes first in every run, so that the latents it draws are always the same
-        return _sites(self.program.trace(poutine.uncondition(self.program.model), self.guide_trace))
+        """Sites of the model on the latents of ``model``, with observations drawn."""
+        latents = poutine.Trace()
+        for name, node in self.model_trace.nodes.items():
+            if node["type"] == "sample" and not node["is_observed"]:
+                latents.add_node(name, **node)
+        return _sites(self.program.trace(poutine.uncondition(self.program.model), latents))
 
     def generate(self) -> Mapping[str, OwnSite]:
         """Sites of the model alone, with observations drawn."""

@@ -57,7 +57,7 @@ def own_groups(
     """
     backend, program = _open(programs, args, kwargs, params)
     run = program.first_run()
-    weights = find_weights(run)
+    weights = find_weights(run, program.partial)
     notes = list(weights.notes)
     drawn = program.collect(weights.read, num_draws, seeds[0])
     posterior = {name: drawn[f"posterior {name}"] for name in weights.latents}

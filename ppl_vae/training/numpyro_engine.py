@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import jax
@@ -47,6 +48,10 @@ __all__ = ["NumPyroEngine"]
 
 # Data, and their conditions for a conditional program.
 Batch = tuple[Array, ...]
+# For a CPU the default level compiles up to three times as long, for programs as fast as these.
+QUICK = {"xla_backend_optimization_level": 2}
+# Entries of x whose rows take less time than compiling anew, and the most rows that are added for it.
+SMALL, MOST_ADDED = 2**18, 4096
 
 for record in (Inspection, Generation):
     meta = ["how"] if record is Inspection else []
@@ -77,6 +82,8 @@ class NumPyroEngine:
         condition_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.device = _find_device(device)
+        self.compiler_options = QUICK if self.device.platform == "cpu" else None
+        compiled = partial(jax.jit, compiler_options=self.compiler_options)
         self.program, self.data_shape, self.seed = program, data_shape, seed
         self.condition_shape = condition_shape
         # Programs that look at less in training, such as at some members of a group, have a method for the rest.
@@ -87,7 +94,7 @@ class NumPyroEngine:
         shapes = [data_shape, *([] if condition_shape is None else [condition_shape])]
         blank = tuple(self._on_device(np.zeros((2, *shape))) for shape in shapes)
         with jax.default_device(self.device):
-            init = jax.jit(lambda key, batch: self.svi.init(key, *batch, betas=UnitBetas()))
+            init = compiled(lambda key, batch: self.svi.init(key, *batch, betas=UnitBetas()))
             self.svi_state = init(jax.random.key(seed), blank)
         if not self._unconstrained():
             raise InputError("the model must have parameters to train, but it has none; add a network")
@@ -96,12 +103,12 @@ class NumPyroEngine:
         self.nested = [name for name, site in traces.guide.items() if site.has_members]
         self.has_density, self.max_rows = traces.has_density, getattr(program, "max_rows", MAX_ROWS)
         self._inspect = {
-            mode: jax.jit(partial(self._inspect_as, mode), static_argnames="draw_x")
+            mode: compiled(partial(self._inspect_as, mode), static_argnames="draw_x")
             for mode in ("draw", "mean", "given")
         }
-        self._generate = jax.jit(self._generate_like, static_argnames=("prior", "entropy"))
-        self._weigh = jax.jit(partial(draw_log_weights, self._program), static_argnames="num_draws")
-        self._path = jax.jit(partial(path_gradient, self._program), static_argnames="base")
+        self._generate = compiled(self._generate_like, static_argnames=("prior", "entropy"))
+        self._weigh = compiled(partial(draw_log_weights, self._program), static_argnames="num_draws")
+        self._path = compiled(partial(path_gradient, self._program), static_argnames="base")
         self._all_finite = jax.jit(_all_finite)
         self._evaluate: dict[int, Any] = {}
 
@@ -263,10 +270,11 @@ class NumPyroEngine:
     ) -> Inspection:
         """Guide and model on data; see ``engine.Engine``."""
         mode = latents if isinstance(latents, str) else "given"
-        given = {} if isinstance(latents, str) else {n: self._on_device(v) for n, v in latents.items()}
+        rows = self._padded(len(x))
+        given = {} if isinstance(latents, str) else {n: self._on_device(v[rows]) for n, v in latents.items()}
         key = jax.random.key(seed)
-        record = self._inspect[mode](self._params(), key, self._arguments(x), given, draw_x=draw_x)
-        return jax.tree.map(np.asarray, record)
+        record = self._inspect[mode](self._params(), key, self._arguments(x[rows]), given, draw_x=draw_x)
+        return jax.tree.map(lambda value: np.asarray(value)[: len(x)], record)
 
     def _inspect_as(
         self, mode: str, params: Any, key: Array, batch: Batch, given: Mapping[str, Array], *, draw_x: bool
@@ -286,13 +294,14 @@ class NumPyroEngine:
         entropy: float = 0.0,
     ) -> Generation:
         """Draws from the model or its alternative; see ``engine.Engine``."""
-        blank = np.zeros((num_draws, *self.data_shape))
+        rows = self._padded(num_draws)
+        blank = np.zeros((len(rows), *self.data_shape))
         conditions = conditions_for(num_draws, condition, self.condition_shape)
-        shapes = tuple(map(self._on_device, (blank, *conditions)))
-        given = {name: self._on_device(value) for name, value in (latents or {}).items()}
+        shapes = tuple(map(self._on_device, (blank, *(array[rows] for array in conditions))))
+        given = {name: self._on_device(value[rows]) for name, value in (latents or {}).items()}
         options = {"prior": prior, "entropy": entropy}
         drawn = self._generate(self._params(), jax.random.key(seed), shapes, given, **options)
-        return jax.tree.map(np.asarray, drawn)
+        return jax.tree.map(lambda value: np.asarray(value)[:num_draws], drawn)
 
     def _generate_like(
         self, params: Any, key: Array, batch: Batch, given: Mapping[str, Array], *, prior: Prior, entropy: float
@@ -320,6 +329,14 @@ class NumPyroEngine:
         named = {"betas": UnitBetas() if betas is None else betas}
         used = self.evaluated
         return NumPyroProgram(used.model, used.guide, batch, named, rng_key=key, params=params, **options)
+
+    def _padded(self, num_rows: int) -> NDArray[np.int64]:
+        """Rows, the first ones again at the end, so that numbers of rows that are compiled for are few."""
+        added = min(MOST_ADDED, max(1, SMALL // prod(self.data_shape)))
+        block = 1 << added.bit_length() - 1
+        power = 1 << (max(num_rows, block // 8) - 1).bit_length()
+        size = power if num_rows <= block else -(-num_rows // block) * block
+        return np.arange(max(num_rows, min(size, self.max_rows))) % max(1, num_rows)
 
     def _arguments(self, x: NDArray[Any]) -> Batch:
         return tuple(map(self._on_device, program_arguments(x, self.condition_shape)))

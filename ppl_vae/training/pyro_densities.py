@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -37,7 +38,8 @@ def draw_log_weights(program: Any, batch: Sequence[Tensor], num_draws: int) -> T
     for part in chunks(num_draws, at_once):
         values = {name: value[part].flatten(0, 1) for name, value in latents.items()}
         some = [array[: (part.stop - part.start) * num_data] for array in rows]
-        log_joint.append(sum_densities(_run(program.model, some, given_latents(values)), _log_prob))
+        sites = _run(program.model, some, given_latents(values))
+        log_joint.append(sum_densities(sites, partial(_log_prob, num_data=num_data)))
     return torch.cat(log_joint).reshape(num_draws, num_data) - log_guide
 
 
@@ -93,11 +95,23 @@ def _run(method: Callable[..., Any], batch: Sequence[Tensor], latents: LatentRul
         return PyroProgram(lambda *args, **kwargs: None, method, tuple(batch), named, latents=latents).run().guide
 
 
-def _log_prob(site: Site) -> Tensor:
+def _log_prob(site: Site, num_data: int) -> Tensor:
     if not isinstance(site.fn, Bernoulli):
         return site.log_prob()
     # Torch's own takes eight passes and as many temporaries, which costs as much as half of a decoder.
-    return functional.softplus(site.fn.logits).neg_().addcmul_(site.fn.logits, site.value)
+    log_prob = _bernoulli(site.fn.logits, site.value)
+    if log_prob.sum().isnan():  # clamping always would take half as long again
+        limit = torch.finfo(log_prob.dtype).max
+        log_prob = _bernoulli(site.fn.logits.clamp(-limit, limit), site.value)
+    # All other rows repeat these; as in NumPyro, what is neither 0 nor 1 has no density.
+    some = site.value[:num_data]
+    if ((some != 0) & (some != 1)).any():
+        log_prob.masked_fill_((site.value != 0) & (site.value != 1), -torch.inf)
+    return log_prob
+
+
+def _bernoulli(logits: Tensor, value: Tensor) -> Tensor:
+    return functional.softplus(logits).neg_().addcmul_(logits, value)
 
 
 def _repeated(batch: Sequence[Tensor], times: int) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """A fitted run: its numbers, and the model to use it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +249,15 @@ class Run:
         options = {"num_draws": num_draws, "num_steps": num_steps, "seed": seed}
         return complete(self.engine, self._with_density(filled), holes, report=report, **options)
 
-    def to_arviz(self, *, split: str = "test", num_draws: int = 100, max_data: int = 200, seed: int = 0) -> Any:
+    def to_arviz(
+        self,
+        *,
+        split: str = "test",
+        num_draws: int = 100,
+        max_data: int = 200,
+        seed: int = 0,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Posterior, prior and diagnostics of a split as an ArviZ container.
 
         Args:
@@ -257,6 +265,7 @@ class Run:
             num_draws: Posterior draws per datum.
             max_data: At most so many data, evenly spaced.
             seed: Seed of the draws.
+            attrs: What every group should say beside variant, backend, split and seed.
 
         Returns:
             ``InferenceData`` under ArviZ 0.23, an xarray ``DataTree`` under 1.x.
@@ -273,7 +282,7 @@ class Run:
             label_names=self.data.dataset.label_names,
             num_draws=num_draws,
             seed=seed,
-            attrs={"variant": self.program.name, "backend": self.program.backend, "split": split},
+            attrs={"variant": self.program.name, "backend": self.program.backend, "split": split, **(attrs or {})},
         )
 
     def diagnose(
@@ -291,11 +300,13 @@ class Run:
         """Say whether the run can be trusted: a verdict, its evidence and its cause for each question.
 
         Each answer is written to ``diagnosis/`` in the run folder as soon as it is found, and read from there by
-        later calls with equal data, seed and ``num_draws``.
+        later calls of equal weights, program, data, split, seed and ``num_draws``, unless the package changed. An
+        answer that an error stands behind, such as a full disk, is not kept.
 
         Args:
             only: Names of questions, and "summary" for the numbers of ``summarise``; None asks all.
-            budget: Seconds within which to answer, the cheap questions first; what does not fit is not asked.
+            budget: Seconds to spend, on cheap questions first; what is expected not to fit is not asked, and what
+                was begun is finished.
             split: "train", "validation" or "test".
             num_draws: Importance draws per datum of the summary.
             seed: Seed of the draws.
@@ -340,11 +351,18 @@ class Run:
 
         return score_run(self, **options)
 
-    def write_store(self, *, split: str = "test", num_draws: int = 100, seed: int = 0) -> None:
+    def write_store(
+        self,
+        *,
+        split: str = "test",
+        num_draws: int = 100,
+        seed: int = 0,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write ``posterior.nc`` of a split; see ``to_arviz``."""
         from ppl_vae.diagnostics.store import write_store
 
-        store = self.to_arviz(split=split, num_draws=num_draws, seed=seed)
+        store = self.to_arviz(split=split, num_draws=num_draws, seed=seed, attrs=attrs)
         write_atomically(self.path / "posterior.nc", lambda path: write_store(path, store))
 
     def _entropy(self) -> float:

@@ -14,14 +14,21 @@ NUM_SIMULATIONS, NUM_DRAWS = 500, 99
 # Largest difference of distribution functions: a quarter of a standard deviation, or a width 1.5 times off.
 LARGE = 0.1
 SHOWN = 5  # units in a sentence
+WEIGHED = (
+    "betas other than 1 ({}) ask the guide for another spread than the posterior's, wider above 1: fit with beta "
+    "1 where posteriors matter"
+)
+UNCORRECTED = "the exact posterior need not be uniform, and this was not corrected"
 WHERE = {"aggregate": "where data lie", "prior": "on draws from the model"}
 MEANING = {
-    "narrow": "too narrow",
-    "wide": "too wide",
-    "low": "too low",
-    "high": "too high",
-    "uneven": "of another shape",
+    "narrow": "are too narrow",
+    "wide": "are too wide",
+    "low": "are too low",
+    "high": "are too high",
+    "uneven": "are of another shape",
 }
+# Of the rank of log p(x given z).
+FIT = {"low": "fit x worse than the true latents do", "high": "fit x better than the true latents do"}
 REMEDY = {
     "narrow": "its errors are too small: train it longer with the decoder kept, or use a loss of several draws "
     "(iwae), or a guide that can depend between units",
@@ -46,16 +53,20 @@ def _answer(case: Case) -> Finding:
     if level == "bad" and not is_corrected and _level(prior.tests) != "bad":
         level = "warning"
     verdict: Verdict = "warning" if level == "good" and there else level
-    evidence = [_line(WHERE["aggregate"], near), _line(WHERE["prior"], prior.tests)]
+    sentence, cause = _sentence(here, there), _cause(case, here, there)
+    if here and not there and isinstance(local.corrected, str):
+        verdict, sentence, cause = "unknown", _uncertain(here), f"{UNCORRECTED}: {local.corrected}"
+    num_drawn = len(next(iter(local.tests.values())).ranks) if is_corrected else None
+    evidence = [_line(WHERE["aggregate"], near, num_drawn), _line(WHERE["prior"], prior.tests)]
     if isinstance(local.corrected, str):
-        evidence.append(
-            f"{WHERE['aggregate']} the exact posterior need not be uniform, and this was not corrected: "
-            f"{local.corrected}"
-        )
-    evidence.append("ranks of single units do not see dependence between units; that of log p(x given z) does")
-    return Finding(
-        verdict, _sentence(here, there), tuple(evidence), _cause(case, here, there), _numbers(local, prior)
+        evidence.append(f"{WHERE['aggregate']} {UNCORRECTED}: {local.corrected}")
+    evidence.append(
+        f"chi-square tests at {SIGNIFICANT:.0%}, corrected for their number; width: spread of draws as a multiple "
+        "of the right one; shift: of their median, in their standard deviations"
     )
+    evidence.append("ranks of single units do not see dependence between units; that of log p(x given z) does")
+    evidence += case.notes_on_prior
+    return Finding(verdict, sentence, tuple(evidence), cause, _numbers(local, prior))
 
 
 def faults(tests: Mapping[str, RankTest]) -> dict[str, str]:
@@ -92,10 +103,11 @@ def _level(tests: Mapping[str, RankTest]) -> Verdict:
     return "bad" if largest >= LARGE else "warning" if largest else "good"
 
 
-def _line(where: str, tests: Mapping[str, RankTest]) -> str:
+def _line(where: str, tests: Mapping[str, RankTest], num_drawn: int | None = None) -> str:
     wrong, first = faults(tests), next(iter(tests.values()))
     num, shown = sum(len(test.reading) for test in tests.values()), list(wrong)[:SHOWN]
-    size = f"{len(first.ranks)} simulations x {first.num_draws} draws"
+    kept = f" of {num_drawn}, kept to make up for codes that are not spread as the prior is," if num_drawn else ""
+    size = f"{len(first.ranks)} simulations{kept} x {first.num_draws} draws"
     described = [
         f"{unit} {reading}{_size(test, k)}"
         for name, test in tests.items()
@@ -117,18 +129,30 @@ def _size(test: RankTest, unit: int) -> str:
 def _sentence(here: Mapping[str, str], there: Mapping[str, str]) -> str:
     if not here and not there:
         return "yes: ranks are uniform, where data lie and on draws from the model"
-    start = f"no: where data lie draws are {_named(here)}" if here else "where data lie yes"
-    end = f"on draws from the model {_named(there)}" if there else "on draws from the model ranks are uniform"
+    start = f"no: where data lie the guide's draws {_named(here)}" if here else "where data lie yes"
+    end = f"on draws from the model they {_named(there)}" if there else "on draws from the model ranks are uniform"
     return f"{start}; {end}"
+
+
+def _uncertain(here: Mapping[str, str]) -> str:
+    return (
+        f"not known where data lie: there the guide's draws {_named(here)}, which need not be its fault; on draws "
+        "from the model ranks are uniform"
+    )
 
 
 def _named(wrong: Mapping[str, str]) -> str:
     by_reading: dict[str, list[str]] = {}
     for unit, reading in wrong.items():
-        by_reading.setdefault(reading, []).append(unit)
+        if unit != LIKELIHOOD or reading not in FIT:
+            by_reading.setdefault(reading, []).append(unit)
+    fit = [FIT[wrong[LIKELIHOOD]]] if wrong.get(LIKELIHOOD) in FIT else []
     return ", ".join(
-        f"{MEANING[reading]} in {', '.join(units[:SHOWN])}{' and others' if len(units) > SHOWN else ''}"
-        for reading, units in by_reading.items()
+        fit
+        + [
+            f"{MEANING[reading]} in {', '.join(units[:SHOWN])}{' and others' if len(units) > SHOWN else ''}"
+            for reading, units in by_reading.items()
+        ]
     )
 
 
@@ -140,14 +164,14 @@ def _cause(case: Case, here: Mapping[str, str], there: Mapping[str, str]) -> str
             "the model draws what data never are, and the guide never saw it: see prior; codes of data are not hit"
         )
     units = [reading for unit, reading in here.items() if unit != LIKELIHOOD]
-    causes = list(dict.fromkeys(REMEDY[reading] for reading in units)) or [
+    betas = case.run.record.get("final_betas", case.run.record["betas"])
+    other = ", ".join(f"{site} {beta:.3g}" for site, beta in betas.items() if beta != 1.0)
+    # First, as it alone can be all of it.
+    causes = [WEIGHED.format(other)] if other else []
+    causes += list(dict.fromkeys(REMEDY[reading] for reading in units)) or [
         "units are calibrated one by one, and not together: the guide leaves out what x tells, or how units "
         "depend on each other; train it longer, or let units depend"
     ]
-    betas = case.run.record.get("final_betas", case.run.record["betas"])
-    other = ", ".join(f"{site} {beta:.3g}" for site, beta in betas.items() if beta != 1.0)
-    if other:
-        causes.append(f"betas other than 1 ({other}) ask for another width, wider above 1, and this is by intent")
     return "; ".join(causes)
 
 

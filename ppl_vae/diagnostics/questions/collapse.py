@@ -19,6 +19,7 @@ from ppl_vae.diagnostics.summary_page import DELTA, EPSILON, THRESHOLD
 from ppl_vae.diagnostics.weights import inspect_draws, unit_means
 from ppl_vae.errors import InputError
 from ppl_vae.objective.terms import SITE_TERM
+from ppl_vae.training.initial import free_bits
 
 __all__ = ["QUESTION"]
 
@@ -29,6 +30,8 @@ SHOWN = 12  # units in a sentence
 RESTART = "fit again with another --seed, or anneal beta by --beta-warmup"
 # Linear theory is exact for linear models, and a guide for others.
 EXACT, GUIDE = "a failure of the fit", "a poor optimum, or a network that does with fewer than a linear model"
+OTHER_LOSS = "the run minimised another loss than the forecast is of, whose optimum may have fewer"
+LACKING = ("failure", "saddle")  # an audit's verdicts on modes whose lack costs nats
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,34 @@ class _Site:
         return self.by_rate is not None and bool(self.by_rate.any()) and not self.by_variance.any()
 
 
+@dataclass(frozen=True)
+class _Forecast:
+    """Sites by name as theory has them, or why there are none, and what needs care."""
+
+    sites: Mapping[str, SiteAudit]
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    is_other_loss: bool = False
+    is_lacking: bool = False
+
+
 def _answer(case: Case) -> Finding:
     sites = _measured(case)
-    theory, why = _forecast(case)
+    forecast = _forecast(case)
+    theory, why = forecast.sites, forecast.why
     betas = case.run.record.get("final_betas", case.run.record["betas"])
-    judged = [_judged(site, theory.get(site.name), betas.get(site.name, 1.0), why) for site in sites]
+    judged = [_judged(site, forecast, betas.get(site.name, 1.0)) for site in sites]
     verdicts = [verdict for verdict, *_ in judged]
     worst: Verdict = next(v for v in ("bad", "warning", "good") if v in verdicts)
     answer = "; ".join(text for _, text, _ in judged)
+    causes = list(dict.fromkeys(cause for _, _, cause in judged if cause))
     if all(len(site.dead) == site.num_units or site.ignores_x for site in sites):
         worst, answer = "bad", f"the latents say nothing of the data: {answer}"
-    causes = list(dict.fromkeys(cause for _, _, cause in judged if cause))
+        causes = causes or [_critical(site, theory.get(site.name)) for site in sites]
     evidence = [line for site in sites for line in _evidence(site)]
     evidence += [_shown(name, site) for name, site in theory.items() if site.num_predicted is not None]
     evidence += [f"no forecast: {why}"] if why else []
+    evidence += [f"note: {note}" for note in forecast.notes]
     cause = "; ".join(causes) if worst != "good" else ""
     return Finding(worst, answer, tuple(evidence), cause, _numbers(sites, theory))
 
@@ -92,19 +109,22 @@ def _measured(case: Case) -> list[_Site]:
     return [_Site(name, how[name], rates[name].reshape(len(case.x), -1), means[name]) for name in engine.latents]
 
 
-def _forecast(case: Case) -> tuple[Mapping[str, SiteAudit], str]:
-    """Sites by name as theory has them, and why there is no forecast."""
+def _forecast(case: Case) -> _Forecast:
     case.report("forecast", 0.3)
     try:
         found: Audit = audit(case.run)
     except InputError as error:
-        return {}, str(error)
+        return _Forecast({}, str(error))
+    record = case.run.record
+    is_other_loss = record["loss"]["name"] != "elbo" or free_bits(record) is not None
     why = found.meaning if found.verdict == "no forecast" else ""
-    return {} if why else {site.site: site for site in found.sites}, why
+    sites = {} if why else {site.site: site for site in found.sites}
+    return _Forecast(sites, why, found.notes, is_other_loss, found.verdict in LACKING)
 
 
-def _judged(site: _Site, theory: SiteAudit | None, beta: float, why: str) -> tuple[Verdict, str, str]:
+def _judged(site: _Site, forecast: _Forecast, beta: float) -> tuple[Verdict, str, str]:
     """Verdict of a site, what is said of it, and the cause."""
+    theory = forecast.sites.get(site.name)
     name, dead, number = site.name, site.dead, site.num_units
     text = f"{_list(dead, number)} of {name} dead" if dead else f"all {number} latents of {name} live"
     if site.ignores_x:
@@ -116,15 +136,46 @@ def _judged(site: _Site, theory: SiteAudit | None, beta: float, why: str) -> tup
             return "good", text, ""
         cause = "no forecast says whether they should be: lower beta, or compare betas by ppl-vae sweep"
         return ("bad" if len(dead) == number else "warning"), text, cause
+    if theory is not None and theory.omega is not None:
+        return _judged_exactly(site, theory, beta, text, is_lacking=forecast.is_lacking)
     alive = number - len(dead)
     if alive < expected:
         told = f"but the forecast says {expected} of {number} alive at beta {beta:.3g}"
-        is_exact = theory is not None and theory.omega is not None
-        cause = f"{EXACT if is_exact else GUIDE}: {RESTART}"
-        return ("bad" if is_exact or alive == 0 else "warning"), f"{text}, {told}", cause
+        cause = f"{OTHER_LOSS if forecast.is_other_loss else GUIDE}: {RESTART}"
+        is_bad = alive == 0 and not forecast.is_other_loss
+        return ("bad" if is_bad else "warning"), f"{text}, {told}", cause
     if not dead:
         return "good", text, ""
+    if alive > expected:
+        told = f"{alive} of {number} live where the forecast says {expected} at beta {beta:.3g}"
+        return "good", f"{text}; {told}", ""
     return "good", f"{text}, as the forecast says at beta {beta:.3g}{_remedy(theory, beta, alive)}", ""
+
+
+def _judged_exactly(
+    site: _Site, theory: SiteAudit, beta: float, text: str, *, is_lacking: bool
+) -> tuple[Verdict, str, str]:
+    """As ``_judged`` of a linear variant, by modes: a unit may live by less than the threshold, or share one."""
+    if theory.dead and is_lacking:
+        told = f"but the forecast says {theory.num_predicted} of {site.num_units} alive at beta {beta:.3g}"
+        lacking = f"mode{'s' * (len(theory.dead) > 1)} {', '.join(map(str, theory.dead))} of the data not carried"
+        return "bad", f"{text}, {told}; {lacking}", f"{EXACT}: {RESTART}"
+    if not site.dead:
+        return "good", text, ""
+    alive = site.num_units - len(site.dead)
+    if alive < (theory.num_predicted or 0):
+        told = f"the forecast calls {theory.num_predicted} modes on at beta {beta:.3g}, some at their threshold"
+        return "good", f"{text}: {told}", ""
+    return "good", f"{text}, as the forecast says at beta {beta:.3g}{_remedy(theory, beta, alive)}", ""
+
+
+def _critical(site: _Site, theory: SiteAudit | None) -> str:
+    """Why a site is dead as forecast: the largest beta at which a latent of it lives."""
+    critical = None if theory is None else theory.critical_beta
+    largest = 0.0 if critical is None else float(np.max(critical, initial=0.0))
+    if not largest > 0.0:
+        return f"theory expects no latent of {site.name} alive: lower its beta, or give x a smaller scale"
+    return f"the beta of {site.name} is at or above the critical one for these data: lower it below {largest:.3g}"
 
 
 def _remedy(theory: SiteAudit | None, beta: float, alive: int) -> str:
@@ -139,10 +190,12 @@ def _evidence(site: _Site) -> list[str]:
     total, error = mean_and_standard_error(site.rate.sum(axis=1))
     kind = SITE_TERM if site.how == SITE_TERM else "rate"
     counts = f"{int(site.by_variance.sum())} of {site.num_units} active by variance > {THRESHOLD}"
-    if site.by_rate is not None:
-        counts += f", {int(site.by_rate.sum())} by rate > {THRESHOLD} nats"
-    lines = [f"{site.name}: {kind} {total:.3f} +- {error:.3f} nats; {counts}"]
-    if site.by_rate is not None:
+    # Of a family whose units depend on each other there is one rate, for all of them.
+    by_rate = site.by_rate if site.rate.shape[1] == site.num_units else None
+    if by_rate is not None:
+        counts += f", {int(by_rate.sum())} by rate > {THRESHOLD} nats"
+    lines = [f"{site.name}: {kind} {total:.3f} +- {error:.3f} nats per datum; {counts}"]
+    if by_rate is not None:
         order = np.argsort(-site.rate.mean(axis=0), kind="stable")[:SHOWN]
         largest = ", ".join(f"{unit}: {site.rate[:, unit].mean():.3f}" for unit in order)
         share = float(collapsed_fraction(site.rate, EPSILON, DELTA))
@@ -150,7 +203,8 @@ def _evidence(site: _Site) -> list[str]:
             f"{site.name}: rate by latent, the largest first, {largest}{' ...' * (site.num_units > SHOWN)}"
         )
         lines.append(
-            f"{site.name}: {share:.0%} collapsed, a rate below {EPSILON} nats for all but {DELTA:.0%} of the data"
+            f"{site.name}: {share:.0%} of its latents collapsed: a rate below {EPSILON} nats for all but "
+            f"{DELTA:.0%} of the data"
         )
     return lines
 
@@ -158,8 +212,8 @@ def _evidence(site: _Site) -> list[str]:
 def _shown(name: str, site: SiteAudit) -> str:
     critical = "" if site.critical_beta is None else ", ".join(f"{b:.3g}" for b in site.critical_beta[:SHOWN])
     return (
-        f"{name}: forecast of the best linear model {site.num_predicted} alive"
-        f"{f'; critical betas {critical}' if critical else ''}"
+        f"{name}: the best linear model of these data would have {site.num_predicted} alive at the beta of the run"
+        f"{f'; its latents die one by one at betas of {critical}' if critical else ''}"
     )
 
 

@@ -16,22 +16,27 @@ MAX_DATA, NUM_DRAWS = 300, 99
 # Noise alone decides these, as an exact 0 or a bound of grey values that a Gaussian cannot have.
 EXTREMES = ("min", "max", "zeros")
 WORDS = {
-    "narrow": "varies too little",
-    "wide": "varies too much",
-    "low": "is too low",
-    "high": "is too high",
-    "uneven": "is spread otherwise",
+    "narrow": "vary too little",
+    "wide": "vary too much",
+    "low": "too low",
+    "high": "too high",
+    "uneven": "spread otherwise",
 }
 # What is wrong with the decoder, by the reading of the residual.
 NOISE = {
-    "low": "the decoder is overconfident: data are further from its mean than its noise allows; learn the scale, "
-    "or make it larger",
-    "high": "the decoder claims more noise than there is: learn the scale, or make it smaller",
+    "low": "the decoder is overconfident: data are further from its mean than its noise allows",
+    "high": "the decoder claims more noise than there is",
     "narrow": "the noise of the decoder is the same for all data, and that of data is not: overconfident for "
     "some; let the decoder give a scale for each entry, or a likelihood of heavier tails",
     "wide": "the noise of draws differs more from datum to datum than that of data: give entries one scale",
     "uneven": "the noise of data is of another kind than the likelihood's: try another likelihood",
 }
+REMEDY = {"low": "learn the scale, or make it larger", "high": "learn the scale, or make it smaller"}
+LEARNED = "its scale is learned, and not the one of these data: the fit did not end well, or on others, see fit"
+EITHER = (
+    "draws from the model are like the data: the guide's codes are off, see guide, calibration, or if these are "
+    "good, the decoder is at those codes"
+)
 
 
 def _answer(case: Case) -> Finding:
@@ -43,12 +48,20 @@ def _answer(case: Case) -> Finding:
     wrong = {"posterior": _wrong(posterior), "prior": _wrong(prior)}
     levels = [level for found in wrong.values() for level, _ in found.values()]
     verdict: Verdict = "bad" if "bad" in levels else "warning" if levels else "good"
-    evidence = [*_lines("given the codes of the data", posterior), *_lines("from the prior", prior)]
+    evidence = [
+        "each statistic is over the entries of a datum, zeros the share of entries that are 0, energy the mean "
+        "square, residual the mean squared distance from the decoder's mean; +-: standard deviation over sets of "
+        "draws; p: share of sets above the data",
+        *_lines("given codes of the data", posterior),
+        *_lines("from the prior", prior),
+        *case.notes_on_prior,
+    ]
     if case.split == "train":
         evidence.append("note: on training data draws look better than they are; ask of held-out data")
     evidence += [f"note: {note}" for note in posterior.notes]
     numbers: dict[str, Any] = {found.source: _numbers(found) for found in (posterior, prior)}
-    return Finding(verdict, _sentence(verdict, wrong), tuple(evidence), _cause(wrong, posterior.notes), numbers)
+    cause = _cause(wrong, posterior.notes, is_learned=_is_learned(case))
+    return Finding(verdict, _sentence(verdict, wrong), tuple(evidence), cause, numbers)
 
 
 def _wrong(check: PredictiveCheck) -> dict[str, tuple[Verdict, str]]:
@@ -66,8 +79,8 @@ def _lines(what: str, check: PredictiveCheck) -> list[str]:
     pit = check.pit
     return [
         f"{what}, {name}: data {check.observed_mean[k]:.4g}, draws {check.drawn_mean[k]:.4g} "
-        f"+- {check.drawn_sd[k]:.2g}, p {check.p_value[k]:.2f}; by datum {pit.reading[k]} "
-        f"(distance {pit.distance[k]:.2f})"
+        f"+- {check.drawn_sd[k]:.2g}, p {check.p_value[k]:.3g}; datum by datum "
+        f"{WORDS.get(pit.reading[k], 'as it should be')}, shares of draws below it off by {pit.distance[k]:.2f}"
         for k, name in enumerate(check.names)
     ]
 
@@ -77,16 +90,31 @@ def _sentence(verdict: Verdict, wrong: dict[str, dict[str, tuple[Verdict, str]]]
         return "yes: draws have the statistics of the data, given their codes and from the prior"
     parts = []
     for source, what in (("posterior", "draws given the codes of the data"), ("prior", "draws from the prior")):
-        told = ", ".join(f"{name} {WORDS[reading]}" for name, (_, reading) in wrong[source].items())
-        parts.append(f"{what}: {told or 'alike'}")
+        parts.append(f"{what}: {_told(wrong[source])}")
     return f"{'no' if verdict == 'bad' else 'not in all'}: {'; '.join(parts)}"
 
 
-def _cause(wrong: dict[str, dict[str, tuple[Verdict, str]]], notes: tuple[str, ...]) -> str:
+def _told(wrong: dict[str, tuple[Verdict, str]]) -> str:
+    by_words: dict[str, list[str]] = {}
+    for name, (_, reading) in wrong.items():
+        by_words.setdefault(WORDS[reading], []).append(name)
+    return ", ".join(f"{words} in {', '.join(names)}" for words, names in by_words.items()) or "alike"
+
+
+def _is_learned(case: Case) -> bool:
+    options = case.run.program.options
+    return options.get("likelihood") == "gaussian" and bool(options.get("learn_scale"))
+
+
+def _cause(wrong: dict[str, dict[str, tuple[Verdict, str]]], notes: tuple[str, ...], *, is_learned: bool) -> str:
     posterior, prior = wrong["posterior"], wrong["prior"]
     causes = list(notes)
+    if not notes and posterior and not prior:
+        causes.append(EITHER)
     if not notes and RESIDUAL in posterior:
-        causes.append(NOISE[posterior[RESIDUAL][1]])
+        reading = posterior[RESIDUAL][1]
+        causes.append(NOISE[reading])
+        causes += [LEARNED if is_learned else REMEDY[reading]] if reading in REMEDY else []
     if not notes and any(name in EXTREMES for name in posterior):
         causes.append("its noise also reaches where data do not, or not where they do: try another likelihood")
     if set(posterior) - {RESIDUAL, *EXTREMES} and not causes:

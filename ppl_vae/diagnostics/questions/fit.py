@@ -73,13 +73,13 @@ def _answer(case: Case) -> Finding:
     if len(losses) < 2 and not faults:
         return Finding("unknown", f"{len(losses)} epoch of training has no trend", numbers=numbers)
     evidence: list[str] = []
-    if not faults:
+    if len(losses) >= 2 and np.isfinite(losses).all():
         scale = max(float(losses[0] - losses.min()), 1e-9)
         last = trend(losses[-max(MIN_WINDOW, math.ceil(len(losses) / 10)) :])
         numbers |= {"trend": asdict(last), "fall": scale}
         evidence.append(
             f"validation loss: {losses[0]:.3f} after epoch {epochs[0]}, {losses[-1]:.3f} after {epochs[-1]}; over "
-            f"the last {last.num_points} epochs it changed by {_show(last)}"
+            f"the last {last.num_points} epochs it changed by {_show(last)} [nats per datum]"
         )
         faults += _still_falling(last, scale)
         faults += _overfitted(record, epochs, losses, gaps, last, evidence)
@@ -121,7 +121,7 @@ def _overfitted(
     best = int(losses.argmin())
     noise = _noise(losses[-last.num_points :])
     rise, growth = float(losses[-1] - losses[best]), float(gaps[-1] - gaps[best])
-    if rise <= ALLOWED * noise or growth <= ALLOWED * noise:
+    if not (rise > ALLOWED * noise and growth > ALLOWED * noise):  # a growth of nan is none
         return []
     text = f"validation loss {rise:.3f} above that of epoch {epochs[best]}, while the gap to training grew"
     if record["settings"]["select"] == "best" and record.get("best_epoch"):
@@ -134,13 +134,17 @@ def _generalisation(
     record: Mapping[str, Any], scale: float, evidence: list[str], numbers: dict[str, Any]
 ) -> list[Fault]:
     elbo = record["result"]["elbo"]
+    if None in elbo.values():  # not finite, which is a fault of its own
+        return []
     gap = elbo["train"] - elbo["test"]
     errors = record["result"].get("log_px_standard_error")
     # Of log p(x), which spreads over data about as the elbo does.
-    error = None if errors is None else math.hypot(errors["train"], errors["test"])
+    error = None if errors is None or None in errors.values() else math.hypot(errors["train"], errors["test"])
     numbers |= {"generalisation_gap": gap, "generalisation_gap_standard_error": error}
     shown = f"{gap:.3f}" + ("" if error is None else f" +- {error:.3f}")
-    evidence.append(f"elbo of training data {elbo['train']:.3f}, of test data {elbo['test']:.3f}: gap {shown}")
+    evidence.append(
+        f"elbo of training data {elbo['train']:.3f}, of test data {elbo['test']:.3f} nats per datum: gap {shown}"
+    )
     if gap <= LARGE * scale or (error is not None and gap <= ALLOWED * error):
         return []
     text = f"the elbo of test data is {shown} nats below that of training data"

@@ -24,8 +24,11 @@ from ppl_vae.diagnostics.reference import (
     write_reference,
 )
 from ppl_vae.diagnostics.reference_chains import is_pyro
-from ppl_vae.diagnostics.summary_page import BAD_KHAT
+from ppl_vae.diagnostics.summary_page import BAD_KHAT, THRESHOLD
+from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.files import storage_errors
+from ppl_vae.objective.terms import SITE_TERM
+from ppl_vae.training.engine import Engine
 from ppl_vae.training.prepared import evenly_spaced
 
 __all__ = ["QUESTION"]
@@ -33,10 +36,12 @@ __all__ = ["QUESTION"]
 NUM_DATA, NUM_DRAWS, NUM_STEPS = 8, 1000, 200
 CHAINS: dict[str, Any] = {"num_chains": 4, "num_draws": 250, "num_warmup": 300, "thinning": 4}
 STEPS_OF_A_TREE = 8  # gradients that a step of NUTS takes, about
-# A gap is small below this many nats or this share of |ELBO|, and bad above FAR times that.
-SMALL_NATS, SMALL_SHARE, FAR = 1.0, 0.02, 5.0
+# A gap is small below this many nats or this share of the rate, which no unit of x changes, and bad above FAR
+# times that.
+SMALL_NATS, SMALL_SHARE, FAR = 0.1, 0.1, 5.0
 # Factors between scales, and distances between means in posterior standard deviations, that are small and not bad.
 SCALE_BOUNDS, MEAN_BOUNDS = (1.25, 1.6), (0.5, 1.0)
+ONE_WAY = 0.5  # share of the root mean square that a mean reaches where what it is of has one sign
 FOLLOWS = 0.05  # share of the posterior means' spread over data below which the guide's do not follow
 
 UNDERTRAINED = (
@@ -45,6 +50,11 @@ UNDERTRAINED = (
 )
 OTHER_FAMILY = (
     "the posterior is not of the guide's family: take a richer guide, or a hierarchical model such as ghvae"
+)
+GAMMA_POWER = "gamma_power"
+OTHER_DIVERGENCE = (
+    "the loss {} brings the guide near the posterior by a gamma-power divergence, the gaps here are of KL: fit "
+    "with the loss elbo where the ELBO matters, or train for more epochs"
 )
 IGNORES_X = (
     "the guide gives all data the same posterior, but the model's differ: the encoder learnt nothing; fit again "
@@ -58,16 +68,27 @@ class _Measured:
     reference: ReferencePosterior | None
     difference: GuideDifference | None
     betas: dict[str, float]
+    rate: float
+    paid: NDArray[np.float64]  # mean rate of each unit, (k,); infinite where a site's does not split
+    loss: str = "elbo"
 
     @cached_property
     def allowed(self) -> float:
         """Nats below which a gap is small."""
-        return max(SMALL_NATS, SMALL_SHARE * abs(float(self.gap.elbo.mean())))
+        return max(SMALL_NATS, SMALL_SHARE * self.rate)
 
     @cached_property
-    def own_scale(self) -> float:
-        """Guide's scales over those of the best member, as a geometric mean."""
-        return float(np.exp(-np.mean(_units(np.log(f) for f in self.gap.factor.values()))))
+    def live(self) -> NDArray[np.bool_]:
+        """Units that cost nats in the guide or would in the best member, (k,); all where none does."""
+        shift, factor = (_units(sites.values()) for sites in (self.gap.shift, self.gap.factor))
+        moved = 0.5 * (shift**2 + factor**2 - 1.0) - np.log(factor)
+        live: NDArray[np.bool_] = np.maximum(self.paid, moved.mean(axis=0)) > THRESHOLD
+        return live if live.any() else ~live
+
+    @cached_property
+    def own_scale(self) -> "_Factors":
+        """Guide's scales over those of the best member."""
+        return _factors(-np.log(_units(self.gap.factor.values())[:, self.live]), 0.0)
 
     @cached_property
     def compared(self) -> NDArray[np.bool_] | None:
@@ -75,9 +96,9 @@ class _Measured:
         return None if self.reference is None or not self.reference.accepted.any() else self.reference.accepted
 
     @cached_property
-    def reference_scale(self) -> float:
-        """Guide's standard deviations over those of the reference, as a geometric mean; nan without."""
-        return float(np.exp(np.mean(self._accepted("log_scale"))))
+    def reference_scale(self) -> "_Factors":
+        """Guide's standard deviations over those of the reference; nan without."""
+        return _factors(self._accepted("log_scale"), self._accepted("log_scale_standard_error"))
 
     @cached_property
     def distance(self) -> float:
@@ -96,7 +117,31 @@ class _Measured:
     def _accepted(self, name: str) -> NDArray[np.float64]:
         if self.difference is None or self.compared is None:
             return np.array([np.nan])
-        return _units(getattr(self.difference, name).values())[self.compared]
+        sites = getattr(self.difference, name)
+        return _units(sites[site] for site in self.gap.factor)[self.compared][:, self.live]
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Factors between scales: as a geometric mean, and how far they are off, whatever the sign, as one above 1."""
+
+    mean: float
+    size: float
+
+    @property
+    def level(self) -> Verdict:
+        return _level(self.size, SCALE_BOUNDS)
+
+    def told(self, other: str) -> str:
+        if abs(np.log(self.mean)) < ONE_WAY * np.log(self.size):
+            return f"the guide's scales are off by a factor {self.size:.2f}, either way, from those of the {other}"
+        kind = "overconfident" if self.mean < 1.0 else "underconfident"
+        return f"the guide is {kind}, its scales are {self.mean:.2f} times those of the {other}"
+
+
+def _factors(logs: NDArray[np.float64], standard_error: Any) -> _Factors:
+    square = np.mean(logs**2 - np.square(standard_error))
+    return _Factors(float(np.exp(logs.mean())), float(np.exp(np.sqrt(np.maximum(square, 0.0)))))
 
 
 def _units(values: Any) -> NDArray[np.float64]:
@@ -131,8 +176,9 @@ def _measure(case: Case) -> _Measured:
     )
     record = case.run.record
     betas = dict(record.get("final_betas", record["betas"]))
+    rates = _rates(engine, x, seed)
     if is_pyro(engine):  # its chains take minutes
-        return _Measured(gap, None, None, betas)
+        return _Measured(gap, None, None, betas, *rates, record["loss"]["name"])
     case.report("reference posteriors by NUTS", 0.3)
     reference = reference_posterior(engine, x, **CHAINS, seed=seed)
     folder = case.run.path / FOLDER
@@ -140,7 +186,19 @@ def _measure(case: Case) -> _Measured:
         folder.mkdir(exist_ok=True)
     write_reference(folder / "reference.nc", reference)
     difference = compare_with_reference(engine, reference, num_draws=NUM_DRAWS, seed=seed)
-    return _Measured(gap, reference, difference, betas)
+    return _Measured(gap, reference, difference, betas, *rates, record["loss"]["name"])
+
+
+def _rates(engine: Engine, x: NDArray[Any], seed: int) -> tuple[float, NDArray[np.float64]]:
+    """Mean rate in nats, and that of each unit, as of ``_Measured``."""
+    found = inspect_draws(engine, x, ("rates", "how", "loc"), num_draws=NUM_DRAWS, seed=seed)
+    how, total, paid = dict(found["how"]), 0.0, []
+    for name, loc in found["loc"].items():
+        rates = np.asarray(found["rates"][name], np.float64).mean(axis=(0, 1)).reshape(-1)
+        total += float(rates.sum())
+        is_split = how[name] != SITE_TERM and rates.size == loc[0, 0].size
+        paid.append(rates if is_split else np.full(loc[0, 0].size, np.inf))
+    return total, np.concatenate(paid)
 
 
 def _seed(case: Case) -> int:
@@ -152,8 +210,7 @@ def _judged(measured: _Measured) -> list[tuple[Verdict, str]]:
     gap, allowed = measured.gap, measured.allowed
     amortisation = _level(float(gap.amortisation.mean()), (allowed, FAR * allowed))
     family = _level(float(gap.family.mean()), (allowed, FAR * allowed))
-    own = _level(abs(np.log(measured.own_scale)), np.log(SCALE_BOUNDS))
-    against = _level(abs(np.log(measured.reference_scale)), np.log(SCALE_BOUNDS))
+    own, against = measured.own_scale.level, measured.reference_scale.level
     distance = _level(measured.distance, MEAN_BOUNDS)
     bad_khat = _median(gap.guide_khat) > BAD_KHAT
     fault = _fault(measured)
@@ -164,10 +221,11 @@ def _judged(measured: _Measured) -> list[tuple[Verdict, str]]:
         # Scales that are off from the posterior, but not from the best member, are the family's fault.
         (
             against,
-            fault if own != "good" else f"{_confidence(measured.reference_scale, 'posterior')}: {OTHER_FAMILY}",
+            fault if own != "good" else f"{measured.reference_scale.told('posterior')}: {OTHER_FAMILY}",
         ),
         (family, OTHER_FAMILY),
-        ("warning" if bad_khat else "good", "" if own != "good" or amortisation != "good" else OTHER_FAMILY),
+        # A family with a member of good weights is not to blame for those of the guide.
+        ("warning" if bad_khat else "good", fault if _median(gap.khat) <= BAD_KHAT else OTHER_FAMILY),
     ]
 
 
@@ -179,17 +237,14 @@ def _fault(measured: _Measured) -> str:
     if weighed:
         named = ", ".join(f"{beta:.3g} on {name}" for name, beta in weighed.items())
         return (
-            f"the loss weighed rates by beta {named}: its guide is the best one for that loss, not for the "
-            "posterior; fit with beta 1 where posteriors matter"
+            f"the loss weighed rates by beta {named}: its guide is fitted to that loss, not to the posterior; fit "
+            "with beta 1 where posteriors matter"
         )
-    if _level(abs(np.log(measured.own_scale)), np.log(SCALE_BOUNDS)) != "good":
-        return f"{_confidence(measured.own_scale, 'best member')}: {UNDERTRAINED}"
+    if measured.loss.startswith(GAMMA_POWER):
+        return OTHER_DIVERGENCE.format(measured.loss)
+    if measured.own_scale.level != "good":
+        return f"{measured.own_scale.told('best member')}: {UNDERTRAINED}"
     return UNDERTRAINED
-
-
-def _confidence(scale: float, other: str) -> str:
-    kind = "overconfident" if scale < 1.0 else "underconfident"
-    return f"the guide is {kind}, its scales are {scale:.2f} times those of the {other}"
 
 
 def _level(value: float, bounds: Any) -> Verdict:
@@ -213,12 +268,13 @@ def _shown(values: NDArray[np.float64]) -> str:
 def _evidence(measured: _Measured) -> list[str]:
     gap, reference = measured.gap, measured.reference
     lines = [
-        f"on {len(gap.elbo)} data, mean +- standard error over data: elbo {_shown(gap.elbo)}, best member "
+        f"on {len(gap.elbo)} of the data, mean +- standard error over data: elbo {_shown(gap.elbo)}, best member "
         f"{_shown(gap.best_elbo)}, log p(x) {_shown(gap.log_px)} nats",
-        f"gaps below {measured.allowed:.3g} nats count as small",
+        f"gaps below {measured.allowed:.3g} nats count as small, of a rate of {measured.rate:.3g}",
         f"Pareto k of the guide's weights {_median(gap.guide_khat):.2f} in the median, of the best member's "
         f"{_median(gap.khat):.2f}; above {BAD_KHAT} the weights cannot be trusted",
-        f"the guide's scales are {measured.own_scale:.2f} times those of the best member",
+        f"the guide's scales are {measured.own_scale.mean:.2f} times those of the best member, and off by a "
+        f"factor {measured.own_scale.size:.2f} either way (root mean square, {measured.live.sum()} live units)",
     ]
     if reference is None:
         return [*lines, "not compared with NUTS: the model has no twin in NumPyro, and Pyro's chains take minutes"]
@@ -230,7 +286,8 @@ def _evidence(measured: _Measured) -> list[str]:
     if measured.compared is not None:
         lines.append(
             f"against NUTS the guide's means are off by {measured.distance:.2f} posterior standard deviations "
-            f"(root mean square), its standard deviations are {measured.reference_scale:.2f} times the posterior's"
+            f"(root mean square), its standard deviations are {measured.reference_scale.mean:.2f} times the "
+            f"posterior's, and off by a factor {measured.reference_scale.size:.2f} either way"
         )
     return lines
 
@@ -240,14 +297,17 @@ def _numbers(measured: _Measured) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         name: value.tolist() for name, value in vars(gap).items() if isinstance(value, np.ndarray)
     }
-    numbers |= {"num_draws": gap.num_draws, "allowed": measured.allowed, "scale_to_member": measured.own_scale}
+    own, against = measured.own_scale, measured.reference_scale
+    numbers |= {"num_draws": gap.num_draws, "allowed": measured.allowed, "rate": measured.rate}
+    numbers |= {"scale_to_member": own.mean, "scale_error_to_member": own.size, "live": measured.live.tolist()}
     for name in ("shift", "factor"):
         numbers[name] = {site: value.tolist() for site, value in getattr(gap, name).items()}
     if reference is not None and difference is not None:
         numbers |= {
             "reference_accepted": reference.accepted.tolist(),
             "reference_why": list(reference.why),
-            "scale_to_reference": measured.reference_scale,
+            "scale_to_reference": against.mean,
+            "scale_error_to_reference": against.size,
             "mean_distance": measured.distance,
             "difference": {
                 name: {site: value.tolist() for site, value in sites.items()}

@@ -1,73 +1,93 @@
-"""How long a question will take on this machine, learnt from what was measured; in seconds."""
+"""How long a question will take on this machine, told from timed passes of the engine that answers; in seconds."""
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from scipy.optimize import nnls
+from numpy.typing import NDArray
 
 from ppl_vae.diagnostics.questions.question import Case
+from ppl_vae.diagnostics.questions.registry import SAMPLED
+from ppl_vae.diagnostics.reference import sampling_engine
 from ppl_vae.diagnostics.weights import inspect_draws
+from ppl_vae.training.engine import Engine
 
-__all__ = ["Pace", "measured_pace"]
+__all__ = ["Pace", "Paces", "measured_pace"]
 
-MEASURED_ROWS = 1024
+# Rows of a timed pass: the second number where the first is too quick to tell a slope from the overhead of a call.
+MEASURED_ROWS, ENOUGH = (512, 8192), 0.1
+NUM_COMPILED = 5  # programs that a question compiles, about
+LEAST = 0.5  # of statistics and files, where nothing is compiled
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What questions take of an engine.
+
+    Attributes:
+        per_row: Seconds a datum that passes guide and model.
+        beside: Seconds of each question beside its passes, for compiling.
+    """
+
+    per_row: float
+    beside: float
+
+    def predict(self, rows: float) -> float:
+        """Seconds that a question will take.
+
+        Args:
+            rows: Data that it passes; without any it is read from records, and takes none.
+
+        Example:
+            >>> Pace(per_row=0.01, beside=3.0).predict(200.0)
+            5.0
+        """
+        return self.beside + self.per_row * rows if rows else 0.0
 
 
 @dataclass
-class Pace:
-    """What questions take beyond the passes themselves, as a line: overhead + rows slowdown.
+class Paces:
+    """Paces of the engines that answer about a run, each timed when it is first asked for.
 
     Attributes:
-        fastest: Seconds a row of a small batch that was compiled before.
-        rows: Data that each question passed through guide and model.
-        seconds: How long each took.
+        case: What is asked about.
+        known: Paces by whether the engine is the one that draws reference posteriors.
     """
 
-    fastest: float
-    rows: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    case: Case
+    known: dict[bool, Pace] = field(default_factory=dict)
 
-    def add(self, rows: float, seconds: float) -> None:
-        """Learn from a question.
-
-        Args:
-            rows: Data that it passed.
-            seconds: How long it took.
-        """
-        self.rows.append(rows)
-        self.seconds.append(seconds)
-
-    def predict(self, rows: float) -> float:
-        """Seconds that so many data will take.
+    def predict(self, name: str, rows: float) -> float:
+        """Seconds that a question will take.
 
         Args:
-            rows: Data to pass.
-
-        Example:
-            >>> pace = Pace(0.01, [0.0, 100.0], [1.0, 3.0])
-            >>> round(pace.predict(200.0), 6)
-            5.0
+            name: Its name.
+            rows: Data that it passes.
         """
-        if not self.rows:
-            return self.fastest * rows
-        # No line through all of a time: the files of a cheap question take longer than its few data.
-        beyond = np.maximum(np.array(self.seconds) - self.fastest * np.array(self.rows), 0.0)
-        overhead, slowdown = nnls(np.column_stack([np.ones(len(self.rows)), self.rows]), beyond)[0]
-        return float(overhead + (self.fastest + slowdown) * rows)
+        engine = sampling_engine(self.case.run) if name in SAMPLED and rows else self.case.engine
+        is_other = engine is not self.case.engine
+        if rows and is_other not in self.known:
+            self.known[is_other] = measured_pace(engine, self.case.x)
+        return self.known[is_other].predict(rows) if rows else 0.0
 
 
-def measured_pace(case: Case) -> Pace:
-    """Time a small batch.
+def measured_pace(engine: Engine, x: NDArray[Any]) -> Pace:
+    """Time passes of some data: one that compiles, and one that does not.
 
     Args:
-        case: Gives engine and data.
+        engine: What passes them.
+        x: Data, (n, *data_shape).
     """
-    x = case.x[:MEASURED_ROWS]
-    draws = max(1, MEASURED_ROWS // len(x))
-    seconds = 0.0
-    for _ in range(2):  # the first compiles
-        start = time.monotonic()
-        inspect_draws(case.engine, x, ("rates",), num_draws=draws, seed=0)
-        seconds = time.monotonic() - start
-    return Pace(seconds / (draws * len(x)))
+    for rows in MEASURED_ROWS:
+        some = x[:rows]
+        num_draws = max(1, rows // len(some))
+        first, second = (_timed(engine, some, num_draws) for _ in range(2))
+        if second > ENOUGH:
+            break
+    return Pace(second / (num_draws * len(some)), max(LEAST, NUM_COMPILED * (first - second)))
+
+
+def _timed(engine: Engine, x: NDArray[Any], num_draws: int) -> float:
+    start = time.monotonic()
+    inspect_draws(engine, x, ("rates",), num_draws=num_draws, seed=0)
+    return time.monotonic() - start

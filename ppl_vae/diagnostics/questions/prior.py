@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.diagnostics.aggregate import (
-    HOLE_LEVEL,
     PriorMatch,
     RateSplit,
     compare_with_prior,
@@ -37,53 +36,58 @@ def _answer(case: Case) -> Finding:
     codes = gaussian_codes(case.engine, whole, seed=seeds[1])
     split = codes if isinstance(codes, str) else split_rate(*codes, seed=seeds[2])
     verdict = _verdict(match)
-    evidence = (*_match_lines(match), *_split_lines(case.engine.latents[0], split))
+    of = f"{len(whole)} {'data' if reference is None else 'training data'}"
+    lines = (*_match_lines(match), *_split_lines(case.engine.latents[0], split, of))
+    evidence = (*lines, *case.notes_on_prior)
     cause = "" if verdict == "good" else _cause(match, split)
     return Finding(verdict, _sentence(match, verdict), evidence, cause, _numbers(match, split))
 
 
 def _verdict(match: PriorMatch) -> Verdict:
     holes, auc = match.holes.share, match.auc
-    is_hole = holes.value - ALLOWED * holes.standard_error > HOLE_LEVEL
-    is_apart = auc.value - ALLOWED * auc.standard_error > 0.5
-    if (is_hole and holes.value > MANY_HOLES) or (is_apart and auc.value > FAR):
+    is_hole = holes.value - ALLOWED * holes.standard_error > match.holes.level
+    if (is_hole and holes.value > MANY_HOLES) or (_is_apart(auc) and auc.value > FAR):
         return "bad"
-    if (is_hole and holes.value > SOME_HOLES) or (is_apart and auc.value > NEAR):
+    if (is_hole and holes.value > SOME_HOLES) or (_is_apart(auc) and auc.value > NEAR):
         return "warning"
     return "good"
 
 
+def _is_apart(auc: Estimate) -> bool:
+    return auc.value - ALLOWED * auc.standard_error > 0.5
+
+
 def _sentence(match: PriorMatch, verdict: Verdict) -> str:
-    share = match.holes.share.value
+    share, level, auc = match.holes.share.value, match.holes.level, match.auc
     if verdict == "good":
-        return (
-            f"it covers them: {share:.1%} of its draws lie where codes are rare, as do {HOLE_LEVEL:.0%} of codes"
-        )
-    return (
-        f"{share:.0%} of the prior's draws lie in holes, where only {HOLE_LEVEL:.0%} of codes are, and a "
-        f"classifier tells a code from a draw with probability {match.auc.value:.2f}"
-    )
+        return f"it covers them: {share:.1%} of its draws lie where codes are rare, as do {level:.1%} of codes"
+    told = f"{share:.0%} of the prior's draws lie in holes, where only {level:.1%} of codes are"
+    if not _is_apart(auc):
+        return f"{told}; elsewhere the two are alike enough that a classifier does not tell them apart"
+    return f"{told}, and a classifier ranks a code above a draw with probability {auc.value:.2f}"
 
 
 def _match_lines(match: PriorMatch) -> list[str]:
-    how = "density of the guides of other data" if match.holes.how == "density" else "odds of the classifier"
+    how = "density of all codes" if match.holes.how == "density" else "odds of the classifier"
     return [
-        f"holes: {_show(match.holes.share)} of the prior's draws, by the {how}; {HOLE_LEVEL} of codes",
-        f"classifier between codes and draws, cross-validated: area {_show(match.auc)}, 0.5 if they are alike",
-        f"MMD test of {match.test.num_x} codes and as many draws: p = {match.test.p_value:.3g}",
+        f"share of the prior's draws in holes {_show(match.holes.share)}: where the {how} over that of the prior "
+        f"is as low as for {match.holes.level:.1%} of codes, judged by {match.test.num_x} of them",
+        f"classifier between codes and draws, cross-validated: area under its curve {_show(match.auc)}, 0.5 if "
+        "they are alike",
+        f"kernel test (MMD) of {match.test.num_x} codes and as many draws: p = {match.test.p_value:.3g}",
     ]
 
 
-def _split_lines(site: str, split: RateSplit | str) -> list[str]:
+def _split_lines(site: str, split: RateSplit | str, of: str) -> list[str]:
     if isinstance(split, str):
         return [f"rate of {site} in parts: not estimated, {split}"]
     found = split.information
     mutual = Estimate(found.mutual_information, found.mutual_information_standard_error)
     worst = int(np.argmax([kl.value for kl in split.unit_kls]))
     lines = [
-        f"rate of {site} in nats: mutual information {_show(mutual)}, "
-        f"total correlation {_show(split.total_correlation)}, KL of single units {_show(split.unit_kl)}, "
-        f"most in unit {worst}, {_show(split.unit_kls[worst])}"
+        f"rate of {site} on {of}, in nats: mutual information with the data {_show(mutual)}, dependence between "
+        f"units (total correlation) {_show(split.total_correlation)}, KL of single units from the prior "
+        f"{_show(split.unit_kl)}, most in unit {worst}, {_show(split.unit_kls[worst])}"
     ]
     if found.mutual_information > CEILING * found.ceiling:
         lines.append(
@@ -94,10 +98,7 @@ def _split_lines(site: str, split: RateSplit | str) -> list[str]:
 
 
 def _cause(match: PriorMatch, split: RateSplit | str) -> str:
-    remedy = (
-        "draws there decode to what no datum looks like: fit a prior to the codes (prior_vae), raise beta, or "
-        "draw from codes of data"
-    )
+    remedy = "draws there may decode to what no datum looks like: raise beta, or draw by codes of data"
     if isinstance(split, str):
         return f"codes are not spread as the prior is; {remedy}"
     if split.unit_kl.value > split.total_correlation.value:
@@ -117,6 +118,7 @@ def _numbers(match: PriorMatch, split: RateSplit | str) -> dict[str, Any]:
         "holes": {
             "how": holes.how,
             "share": asdict(holes.share),
+            "level": holes.level,
             "threshold": holes.threshold if np.isfinite(holes.threshold) else None,
             "log_ratio_prior": finite(holes.log_ratio_prior),
             "log_ratio_aggregate": finite(holes.log_ratio_aggregate),

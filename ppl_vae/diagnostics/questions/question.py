@@ -106,6 +106,16 @@ class Case:
         return summarise(self.engine, self.x, **given, num_draws=self.num_draws, seed=self.seed)
 
     @property
+    def notes_on_prior(self) -> tuple[str, ...]:
+        """What evidence from draws of the prior says of a program that has another prior to draw from."""
+        if not hasattr(getattr(self.engine, "program", None), "alternative_model"):
+            return ()
+        return (
+            "note: asked of the model's own prior; draws from the program's alternative model (ppl-vae sample "
+            "--prior alternative) are others",
+        )
+
+    @property
     def summary_cost(self) -> float:
         """Data that ``summary`` passes through guide and model; 0 once it was measured."""
         num_probed = 0 if self.train_x is None else len(self.train_x)

@@ -32,7 +32,7 @@ def _answer(case: Case) -> Finding:
     layers = summary.layers
     broken, causes = _broken(checks, case)
     broken += [] if layers is None else layers.errors
-    evidence = [f"rate of {site.name}: {_show(site.rate)}, {site.how}" for site in summary.sites]
+    evidence = [f"rate of {site.name}: {_show(site.rate)} nats per datum, {site.how}" for site in summary.sites]
     evidence += _information(summary) + ([] if layers is None else _by_layer(layers))
     numbers = {"checks": checks, "layers": None if layers is None else asdict(layers)}
     information = summary.information
@@ -108,11 +108,12 @@ def _information(summary: Summary) -> list[str]:
 
 
 def _by_layer(layers: LayersSummary) -> list[str]:
-    lines = [f"{layer.name} and above: PSNR {layer.psnr.value:.2f} dB" for layer in layers.layers]
+    above = " and those above" * (len(layers.layers) > 1)
+    lines = [f"from draws of {layer.name}{above}: PSNR {layer.psnr.value:.2f} dB" for layer in layers.layers]
     for number, layer in enumerate(layers.layers):
         best = max(layer.accuracy_on_samples.items(), key=lambda pair: pair[1].value, default=None)
         if best is not None:
-            lines[number] += f"; {best[0]} reads {_show(best[1])} of the labels from its draws"
+            lines[number] += f"; the best probe, {best[0]}, reads {_show(best[1])} of the labels from its draws"
         if layer.accuracy_ceiling is not None and best is not None:
             lines[number] += f", and {layer.accuracy_ceiling:.3f} is the most that the rates allow"
     if layers.label_information is not None:
@@ -137,7 +138,7 @@ def _priced(summary: Summary, evidence: Sequence[str], numbers: dict[str, Any]) 
         if share > WASTED and information.marginal_kl > ALLOWED * information.marginal_kl_standard_error:
             cause = (
                 f"{share:.0%} of the rate of {top.name} pays for codes that are not where the prior is, and is "
-                "lost on the data: a larger beta, a prior of the data (prior_vae), or more data than the "
+                "lost on the data: a larger beta, or more data than the "
                 f"{np.exp(information.ceiling):.0f} here"
             )
             return Finding("warning", told, tuple(evidence), cause, numbers)

@@ -8,10 +8,12 @@ from ppl_vae.diagnostics import questions as folder
 from ppl_vae.diagnostics.questions.question import Question
 from ppl_vae.errors import InputError
 
-__all__ = ["READING_ORDER", "SUMMARY", "all_questions", "chosen_names"]
+__all__ = ["READING_ORDER", "SAMPLED", "SUMMARY", "all_questions", "chosen_names"]
 
 # Whether the fit ended, then what the latents do, then how far the posterior, then the model can be trusted.
 READING_ORDER = ("fit", "collapse", "rates", "guide", "calibration", "prior", "log_px", "data", "samples")
+# Asked of the engine that draws reference posteriors, which may be of another backend than the run.
+SAMPLED = ("guide",)
 # The table of numbers, which is no question.
 SUMMARY = "summary"
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ppl_vae.data.checks import check_seed
-from ppl_vae.diagnostics.questions.kept import FOLDER, answer_key, read_answer, write_answer
-from ppl_vae.diagnostics.questions.pace import measured_pace
+from ppl_vae.diagnostics.questions.kept import FOLDER, Passing, answer_key, read_answer, write_answer
+from ppl_vae.diagnostics.questions.pace import Paces
 from ppl_vae.diagnostics.questions.question import Case, Finding, Question
 from ppl_vae.diagnostics.questions.registry import SUMMARY, all_questions, chosen_names
 from ppl_vae.diagnostics.questions.verdict_page import Diagnosis
@@ -68,17 +68,16 @@ class _Round:
         if name != SUMMARY:
             self.findings[name] = Finding(**{**answer, "evidence": tuple(answer["evidence"])})
 
-    def answer(self, name: str) -> Answer:
-        """The answer as it is read back, so that one that was kept is no other."""
+    def answer(self, name: str) -> tuple[Answer, bool]:
+        """The answer as it is read back, so that one that was kept is no other, and whether to keep it."""
         if name == SUMMARY:
             summary = _measure(self.case, self.transform)
-            return {"numbers": summary.to_dict(), "page": summary.table()}
+            return {"numbers": summary.to_dict(), "page": summary.table()}, True
         try:
             found = self.questions[name].answer(self.case)
         except InputError as error:
-            found = Finding("unknown", f"this cannot be answered of this run: {error}")
-        plain: Answer = json.loads(strict_json(asdict(found)))
-        return plain
+            found = Passing("unknown", f"this cannot be answered of this run: {error}")
+        return json.loads(strict_json(asdict(found))), not isinstance(found, Passing)
 
 
 def ask(
@@ -107,22 +106,22 @@ def ask(
         asked.key = answer_key(case)
         kept = [] if again else _read_kept(asked, names)
         try:
+            if SUMMARY in kept and not _are_of(run, asked.key_of(SUMMARY)):
+                _write(asked.case, asked.key_of(SUMMARY), asked.answers[SUMMARY]["numbers"])
             _ask_all(asked, [name for name in names if name not in kept])
         except KeyboardInterrupt:
             where = run.path / FOLDER
             raise KeyboardInterrupt(f"what was answered is kept in {where}; the same command goes on") from None
-        if SUMMARY in asked.answers and (SUMMARY not in kept or _is_damaged(run)):
-            _write(run, asked.answers[SUMMARY]["numbers"], **options)
     return _diagnosis(asked, names, kept)
 
 
 def summarise_run(run: Run, *, split: str, num_draws: int, seed: int, transform: str) -> Any:
     """Measure a run; arguments and result are those of ``Run.summarise``."""
     check_seed(seed)
-    options: Any = {"split": split, "num_draws": num_draws, "seed": seed}
-    summary = _measure(Case.of(run, **options), transform)
+    case = Case.of(run, split=split, num_draws=num_draws, seed=seed)
+    summary = _measure(case, transform)
     with run.folder.lock():
-        _write(run, summary.to_dict(), **options)
+        _write(case, {**answer_key(case), "transform": transform}, summary.to_dict())
     return summary
 
 
@@ -135,9 +134,21 @@ def _measure(case: Case, transform: str) -> Any:
     return replace(case.summary, invariance=invariance)
 
 
-def _write(run: Run, numbers: Mapping[str, Any], *, split: str, **options: Any) -> None:
-    write_json(run.path / "diagnosis.json", {"split": split, **numbers})
-    run.write_store(split=split, **options)
+def _write(case: Case, key: Mapping[str, Any], numbers: Mapping[str, Any]) -> None:
+    """Write the two files of a summary, each with what it is of."""
+    run, attrs = case.run, {"key": strict_json(key)}
+    write_json(run.path / "diagnosis.json", {"key": key, "split": case.split, **numbers})
+    run.write_store(split=case.split, num_draws=case.num_draws, seed=case.seed, attrs=attrs)
+
+
+def _are_of(run: Run, key: Mapping[str, Any]) -> bool:
+    """Whether both files of a summary are there, whole and of this key."""
+    try:
+        store = read_store(run.path / "posterior.nc")
+        written = json.loads((run.path / "diagnosis.json").read_text())
+        return bool(written["key"] == key and store["posterior"].attrs["key"] == strict_json(key))
+    except (OSError, ValueError, KeyError, TypeError):  # an InputError is a ValueError
+        return False
 
 
 def _read_kept(asked: _Round, names: Sequence[str]) -> list[str]:
@@ -149,14 +160,13 @@ def _read_kept(asked: _Round, names: Sequence[str]) -> list[str]:
 
 
 def _ask_all(asked: _Round, names: Sequence[str]) -> None:
-    pace = None
-    if asked.budget is not None and names:
-        pace, names = measured_pace(asked.case), sorted(names, key=asked.cost)
+    paces = None if asked.budget is None else Paces(asked.case)
+    if paces is not None:
+        names = sorted(names, key=asked.cost)
     asked.progress.total = max(1, len(names))
     with noted_interrupts() as interrupts:
         for number, name in enumerate(names):
-            cost, start = asked.cost(name), time.monotonic()
-            needed = 0.0 if pace is None else pace.predict(cost)
+            needed = 0.0 if paces is None else paces.predict(name, asked.cost(name))
             if needed > asked.left:
                 asked.not_asked[name] = f"needs about {max(needed, 1.0):.0f} s"
                 continue
@@ -165,30 +175,23 @@ def _ask_all(asked: _Round, names: Sequence[str]) -> None:
             _ask_one(asked, name, is_alone=len(names) == 1)
             if interrupts:  # JAX can swallow the exception
                 raise KeyboardInterrupt
-            if pace is not None:
-                pace.add(cost, time.monotonic() - start)
     if names:
         asked.progress("done", 1.0)
 
 
 def _ask_one(asked: _Round, name: str, *, is_alone: bool) -> None:
     try:
-        answer = asked.answer(name)
+        answer, is_kept = asked.answer(name)
+        if name == SUMMARY:  # before the answer is kept, so that what is kept has its files
+            _write(asked.case, asked.key_of(name), answer["numbers"])
     except InputError as error:  # of the summary, whose lack is no reason to lose what was answered
         if is_alone:
             raise
         asked.not_asked[name] = f"has no answer: {error}"
         return
-    write_answer(asked.case.run.folder, name, asked.key_of(name), answer)
+    if is_kept:
+        write_answer(asked.case.run.folder, name, asked.key_of(name), answer)
     asked.take(name, answer)
-
-
-def _is_damaged(run: Run) -> bool:
-    try:
-        read_store(run.path / "posterior.nc")
-    except (InputError, OSError, ValueError):
-        return True
-    return not (run.path / "diagnosis.json").is_file()
 
 
 def _diagnosis(asked: _Round, names: Sequence[str], kept: Sequence[str]) -> Diagnosis:

@@ -1,7 +1,7 @@
 """Are samples and reconstructions good? Errors of reconstructions, and images through the classifier in the house.
 
-Distances are squared units of the classifier's features. The error of a reconstruction is beside that of the mean
-of the data, and the distance of draws beside the spread of the features of real images.
+Distances are shares of the spread of real images in the classifier's features, their mean squared distance from
+their mean. The error of a reconstruction is beside that of the mean of the data.
 """
 
 from dataclasses import asdict
@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_vae.diagnostics.psnr import is_unit_interval, psnr, squared_errors
 from ppl_vae.diagnostics.quality_page import SampleQuality
+from ppl_vae.diagnostics.questions.kept import Passing
 from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
 from ppl_vae.diagnostics.sample_quality import score_run
 from ppl_vae.diagnostics.weights import inspect_draws
@@ -27,6 +28,15 @@ POOR, FAIR = 0.1, 0.4
 # Distance of draws above that of real images, in units of the spread of real images.
 NEAR, FAR = 0.1, 0.5
 MISSING = 0.2  # share of its share in the data below which a class is missing in draws
+# Share of the distance of draws from where reconstructions, which owe the prior nothing, explain it.
+EXPLAINED = 0.5
+SETS = {
+    "real": "other real images",
+    "reconstructed": "reconstructions",
+    "generated": "draws, the decoder's means",
+    "generated with noise": "draws, its noise added",
+}
+BLURRED = "reconstructions, which the prior has no part in, {}: lower beta, or larger networks"
 
 Level = tuple[Verdict, str, str]
 
@@ -40,8 +50,9 @@ def _answer(case: Case) -> Finding:
     except InputError as error:
         why = "no labels" if case.labels is None else str(error)
         evidence.append(f"samples: not scored, {why}")
-        return _without_classifier(errors, evidence, numbers, why)
-    levels += _samples(quality, spread, evidence)
+        found = _without_classifier(errors, evidence, numbers, why)
+        return found if case.labels is None else Passing(**vars(found))
+    levels += _samples(quality, spread, evidence, _drawn(case))
     numbers |= {"quality": quality.to_dict(), "feature_spread": spread}
     probe = case.summary.probe
     if probe is not None:
@@ -77,15 +88,16 @@ def _reconstructions(case: Case) -> tuple[Level, list[str], dict[str, Any]]:
         "mse_by_class": _by_class(case, errors),
     }
     evidence = [
-        f"reconstructions of {len(x)} data: mean squared error {errors.mean():.4g} +- {standard_error:.2g}, that "
-        f"of the mean of the data {variance:.4g}; PSNR {ratio.value:.2f} +- {ratio.standard_error:.2f} dB"
+        f"reconstructions of {len(x)} data from posterior means: mean squared error {errors.mean():.4g} +- "
+        f"{standard_error:.2g}, that of the mean of the data {variance:.4g}; PSNR {ratio.value:.2f} +- "
+        f"{ratio.standard_error:.2f} dB"
     ]
     text = f"reconstructions explain {max(explained, 0.0):.0%} of the variance of the data"
     if explained > FAIR:
         return ("good", text, ""), evidence, numbers
     verdict: Verdict = "warning" if explained > POOR else "bad"
     return (
-        (verdict, text, "the code tells little of x: lower beta or the scale of x, or more latents"),
+        (verdict, text, "the code tells little of x: lower beta, or more latents"),
         evidence,
         numbers,
     )
@@ -114,35 +126,58 @@ def _quality(case: Case) -> tuple[SampleQuality, float]:
     return quality, float(features.var(axis=0, ddof=1).sum())
 
 
-def _samples(quality: SampleQuality, spread: float, evidence: list[str]) -> list[Level]:
+def _drawn(case: Case) -> str:
+    """Set that is judged: draws in the values that the data have."""
+    # Data that were binarised are unlike any grey mean.
+    return "generated" if case.run.record["settings"]["binarise"] == "none" else "generated with noise"
+
+
+def _samples(quality: SampleQuality, spread: float, evidence: list[str], judged: str) -> list[Level]:
     by_name = {found.name: found for found in quality.sets}
-    real, drawn = by_name["real"], by_name["generated"]
     shares = {name: found.frechet_distance.value / spread for name, found in by_name.items()}
-    for name, found in by_name.items():
-        distance = found.frechet_distance
-        evidence.append(
-            f"{name}: Frechet distance {distance.value:.3f} +- {distance.standard_error:.3f} in the features of "
-            f"the classifier of {quality.classifier_data}, {shares[name]:.2f} of the spread of real images"
+    evidence.append(
+        f"squared Frechet distances from {quality.num_images} real images, in features of the classifier of "
+        f"{quality.classifier_data}, as shares of the spread of real features, {spread:.4g}: "
+        + ", ".join(
+            f"{SETS[name]} {shares[name]:.2f} +- {found.frechet_distance.standard_error / spread:.2f}"
+            for name, found in by_name.items()
         )
+    )
+    real, drawn = by_name["real"], by_name[judged]
     pairs = zip(quality.class_names, real.class_share, drawn.class_share, strict=True)
     shown = [f"{name} {there:.1%} | {found:.1%}" for name, there, found in list(pairs)[:20]]
-    evidence.append(f"share by class, real | generated: {', '.join(shown)}")
+    evidence.append(f"share by class as the classifier reads it, real | drawn: {', '.join(shown)}")
     evidence += [f"note: {note}" for note in quality.notes]
-    excess = shares["generated"] - shares["real"]
-    text = f"draws are {excess:.2f} of the spread of real images further from them than real ones are"
+    excess, of_means, of_codes = (shares[n] - shares["real"] for n in (judged, "generated", "reconstructed"))
     verdict: Verdict = "good" if excess <= NEAR else "warning" if excess <= FAR else "bad"
-    cause = "draws from the prior are not like the data: see prior, and lower or raise beta"
-    return [(verdict, text, cause), *_missing(quality, real.class_share, drawn.class_share)]
+    text = (
+        f"the distance of draws from real images is {shares[judged]:.2f} of the spread of real ones, that of "
+        f"other real images {shares['real']:.2f}"
+    )
+    cause = "draws from the prior are not like the data, reconstructions are more so: see prior"
+    if of_codes > EXPLAINED * of_means:  # both are means
+        cause = BLURRED.format("are nearly as far from real images as draws")
+    return [(verdict, text, cause), *_missing(quality, judged)]
 
 
-def _missing(quality: SampleQuality, there: list[float], drawn: list[float]) -> list[Level]:
-    pairs = zip(quality.class_names, there, drawn, strict=True)
+def _missing(quality: SampleQuality, judged: str) -> list[Level]:
+    real, seen, drawn = (
+        next(found.class_share for found in quality.sets if found.name == name)
+        for name in ("real", "reconstructed", judged)
+    )
     # One image more or less of a rare class is no loss.
-    lost = [n for n, real, share in pairs if share < MISSING * real - 1.0 / quality.num_images]
+    least = [MISSING * share - 1.0 / quality.num_images for share in real]
+    lost = [k for k in range(len(real)) if drawn[k] < least[k]]
     if not lost:
         return []
-    cause = f"the prior gives too little mass to {', '.join(lost)}: compare codes with draws, see prior"
-    return [("warning", f"draws hardly show {', '.join(lost)}", cause)]
+    blurred, rare = (
+        ", ".join(quality.class_names[k] for k in lost if (seen[k] < least[k]) == is_lost)
+        for is_lost in (True, False)
+    )
+    causes = [BLURRED.format(f"hardly show {blurred} either")] if blurred else []
+    causes += [f"the prior gives too little mass to {rare}: compare codes with draws, see prior"] if rare else []
+    names = ", ".join(quality.class_names[k] for k in lost)
+    return [("warning", f"draws hardly show {names}", "; ".join(causes))]
 
 
 def _without_classifier(errors: Level, evidence: list[str], numbers: dict[str, Any], why: str) -> Finding:

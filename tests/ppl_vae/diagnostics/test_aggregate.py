@@ -1,10 +1,15 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from ppl_vae.diagnostics.aggregate import (
     HOLE_LEVEL,
+    _log_odds,
     auc,
     compare_with_prior,
     draw_data,
@@ -22,7 +27,8 @@ from tests.ppl_vae.diagnostics.linear_engine import LinearEngine
 
 
 def case_of(engine, x, train_x=None):
-    return Case(None, engine, x, None, train_x, None, seed=3)
+    run = SimpleNamespace(program=SimpleNamespace(object=None))
+    return Case(run, engine, x, None, train_x, None, seed=3)
 
 
 def half(engine, num_data, seed):
@@ -139,6 +145,18 @@ class TestHoles:
         with pytest.raises(InputError, match=f"{name} must hold log ratios below"):
             find_holes(aggregate, prior)
 
+    @pytest.mark.parametrize("num", [20, 50, 100, 200])
+    def test_the_level_and_the_standard_error_over_repetitions(self, num):
+        rng = np.random.default_rng(num)
+        found = [find_holes(*rng.normal(size=(2, num))) for _ in range(2000)]
+        shares = np.array([holes.share.value for holes in found])
+        level = found[0].level
+        assert abs(shares.mean() - level) < 4 * stats.sem(shares)
+        # As near to 1 % as the gaps between draws allow.
+        assert abs(level - HOLE_LEVEL) <= max(0.5, 1 - HOLE_LEVEL * (num + 1)) / (num + 1)
+        # The law is skewed for few data: 15 % are allowed, where without the threshold half would be missing.
+        assert np.mean([holes.share.standard_error for holes in found]) == pytest.approx(shares.std(), rel=0.15)
+
     def test_nowhere_any_mass(self):
         assert find_holes(np.zeros(50), np.full(5, -np.inf)).share.value == 1.0
 
@@ -158,6 +176,25 @@ class TestAuc:
         assert abs(values.mean() - stats.norm.cdf(1 / np.sqrt(2))) < 4 * values.std() / 20
         # A standard deviation of 400 is known to 3.5 %.
         assert np.mean([estimate.standard_error for estimate in found]) == pytest.approx(values.std(), rel=0.15)
+
+    def test_of_classifiers_is_the_mean_of_sklearn_over_folds(self):
+        codes, draws = np.random.default_rng(0).normal(size=(2, 40, 2))
+        truth = np.repeat([True, False], 40)
+        model = HistGradientBoostingClassifier(
+            max_iter=50, min_samples_leaf=5, early_stopping=False, random_state=3
+        )
+        folds = StratifiedKFold(5, shuffle=True, random_state=3)
+        expected = cross_val_score(model, np.concatenate([codes, draws]), truth, cv=folds, scoring="roc_auc")
+        np.testing.assert_allclose(_log_odds(codes, draws, 3)[1].value, expected.mean(), rtol=1e-12)
+
+    @pytest.mark.slow
+    def test_standard_error_of_cross_validation_over_repetitions(self):
+        rng = np.random.default_rng(1)
+        found = [_log_odds(*rng.normal(size=(2, 100, 4)), seed)[1] for seed in range(150)]
+        errors = np.array([(area.value - 0.5) / area.standard_error for area in found])
+        assert abs(errors.mean()) < 4 / np.sqrt(150)
+        # Folds that depend on each other give 1.25 if their errors are taken for independent; of 150 known to 6 %.
+        assert errors.std() < 1.05
 
 
 class TestComparison:
@@ -238,6 +275,12 @@ def test_backends_against_their_prior(backend):
 
 
 class TestQuestion:
+    def test_the_sentence_tells_the_level_of_few_data(self):
+        engine = ExactEngine()
+        finding = QUESTION.answer(case_of(engine, engine.draw_data(30)))
+        assert finding.answer.endswith("as do 3.2% of codes")
+        assert finding.numbers["holes"]["level"] == 1 / 31
+
     def test_a_prior_that_matches(self):
         engine = ExactEngine()
         finding = QUESTION.answer(case_of(engine, engine.draw_data(300), engine.draw_data(400, seed=3)))
@@ -252,6 +295,7 @@ class TestQuestion:
         assert finding.verdict == "bad"
         assert "of the prior's draws lie in holes" in finding.answer
         assert finding.cause.startswith("single units are not spread as the prior is")
+        assert "draws there may decode to what no datum looks like" in finding.cause  # nothing is decoded
 
     def test_dependent_codes(self):
         engine = ExactEngine(norms=(1.5, 1.5))

@@ -23,7 +23,8 @@ def gaussian_ranks(num, width=1.0, bias=0.0, num_draws=99, seed=0):
 
 
 def case_of(engine, x, betas=None):
-    run = SimpleNamespace(record={"betas": betas or dict.fromkeys(engine.latents, 1.0)})
+    record = {"betas": betas or dict.fromkeys(engine.latents, 1.0)}
+    run = SimpleNamespace(record=record, program=SimpleNamespace(object=None))
     return Case(run, engine, x, None, None, None, seed=3)
 
 
@@ -129,14 +130,14 @@ class TestExactModel:
     @pytest.mark.parametrize("source", ["prior", "aggregate"])
     def test_the_exact_posterior_is_calibrated(self, source):
         engine = ExactEngine()
-        found = calibrate(engine, engine.draw_data(500), source=source, seed=1)
+        found = calibrate(engine, engine.draw_data(1000), source=source, seed=1)
         assert worst(found.tests) > 0.01
         assert found.tests["z"].ranks.shape == (1000, 3)
         assert found.tests[LIKELIHOOD].ranks.shape == (1000, 1)
 
     def test_where_the_aggregate_is_not_the_prior_only_the_correction_says_so(self):
         engine = ExactEngine()
-        x = (1.8 * engine.draw_data(500)).astype(np.float32)
+        x = (1.8 * engine.draw_data(1000)).astype(np.float32)
         found = calibrate(engine, x, source="aggregate", seed=1)
         # The exact posterior: what fails is the prior of the simulations.
         assert worst(found.tests) < 1e-4
@@ -149,7 +150,7 @@ class TestExactModel:
     )
     @pytest.mark.parametrize("source", ["prior", "aggregate"])
     def test_planted_faults(self, source, fault, reading):
-        x = ExactEngine().draw_data(500)
+        x = ExactEngine().draw_data(1000)
         found = calibrate(ExactEngine(**fault), x, source=source, seed=1)
         # The last unit's guide does not see x: on draws of itself it is calibrated whatever it is.
         seen = 3 if source == "prior" else 2
@@ -214,8 +215,17 @@ class TestExactModel:
         engine = ExactEngine()
         found = calibrate(engine, engine.draw_data(20), source="aggregate", num_simulations=20)
         assert found.corrected == "20 simulations are too few for the covariance of 3 units"
-        found = calibrate(engine, engine.draw_data(20), source="aggregate", num_simulations=50)
+        found = calibrate(engine, engine.draw_data(50), source="aggregate", num_simulations=50)
         assert found.corrected.startswith("only ")
+
+    def test_every_datum_is_encoded_once_at_most(self):
+        # 60 units test more often: with a datum's codes ten times over an exact guide would fail.
+        engine = ExactEngine(np.full(60, 0.5), (64,))
+        found = calibrate(engine, engine.draw_data(40), source="aggregate", num_simulations=400, seed=1)
+        assert found.tests["z"].ranks.shape == (40, 60)
+        assert worst(found.tests) > 0.01
+        with pytest.raises(InputError, match="data in x must be 10 or more, but they are 9"):
+            calibrate(engine, engine.draw_data(9), source="aggregate")
 
 
 class TestBackends:
@@ -303,6 +313,16 @@ class TestQuestion:
         assert "too narrow in" in finding.answer
         assert "its errors are too small" in finding.cause
 
+    def test_what_is_not_corrected_and_may_be_no_fault(self):
+        # The guide is exact: codes are wider than the prior, and too few to make up for that.
+        engine = ExactEngine()
+        finding = QUESTION.answer(case_of(engine, (3.0 * engine.draw_data(120)).astype(np.float32)))
+        assert finding.verdict == "unknown"
+        assert finding.answer.startswith("not known where data lie: there the guide's draws ")
+        assert finding.cause.startswith(
+            "the exact posterior need not be uniform, and this was not corrected: only "
+        )
+
     def test_betas_are_named(self):
         engine = ExactEngine(spread=2.0)
         finding = QUESTION.answer(case_of(engine, engine.draw_data(300), betas={"z": 4.0}))
@@ -316,5 +336,5 @@ class TestQuestion:
         engine.posterior_mean = lambda x: np.clip(exact(x), -0.6, 0.6)
         finding = QUESTION.answer(case_of(engine, x))
         assert finding.verdict == "warning"
-        assert finding.answer.startswith("where data lie yes; on draws from the model too ")
+        assert finding.answer.startswith("where data lie yes; on draws from the model they fit x worse")
         assert "the guide never saw it" in finding.cause

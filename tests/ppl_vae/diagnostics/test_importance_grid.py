@@ -114,6 +114,21 @@ class TestLogWeights:
             assert stats.ks_2samp(found[:, datum], expected[:, datum]).pvalue > 1e-5
 
 
+@BACKENDS
+def test_bernoulli_data_of_infinite_logits_and_grey_ones(backend):
+    engine = build_engine(backend, "beta_vae", (3,), latent_dim=1, num_hidden=0, likelihood="bernoulli")
+    parameters = {name: np.zeros_like(value) for name, value in engine.parameters().items()}
+    parameters["decoder.layers.0.bias"][:] = np.inf, -np.inf, 0.0
+    parameters["encoder.layers.0.bias"][:] = 0.0, np.log(np.expm1(1.0))
+    engine.load_parameters(parameters)
+    x = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.5]], np.float32)
+    found = engine.log_weights(x, num_draws=4, seed=0)
+    # The guide is the prior but for 1e-4 in its scale: certain entries weigh nothing, the third one log 1/2.
+    np.testing.assert_allclose(found[:, 0], np.log(0.5), atol=2e-3)
+    assert (found[:, 1] < -1e38).all()
+    assert (found[:, 2] == -np.inf).all()
+
+
 def test_smoothing_many_data_at_once_is_smoothing_each(monkeypatch):
     rng = np.random.default_rng(0)
     log_weight = rng.normal(0, 3, (200, 12))

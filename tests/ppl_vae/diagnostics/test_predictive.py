@@ -18,7 +18,8 @@ def first_entry(x):
 
 
 def case_of(engine, x, split="test"):
-    return Case(None, engine, x, None, None, None, seed=3, split=split)
+    run = SimpleNamespace(program=SimpleNamespace(object=None, options={}))
+    return Case(run, engine, x, None, None, None, seed=3, split=split)
 
 
 class WholeEngine(ExactEngine):

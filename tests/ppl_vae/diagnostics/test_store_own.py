@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from ppl_vae.diagnostics.importance import pareto_smooth
 from ppl_vae.diagnostics.own_store import backend_of
@@ -42,6 +42,10 @@ def dims(store, group):
 
 def left_out(store):
     return json.loads(store["posterior"].attrs["left_out"])
+
+
+def store_names(store, group):
+    return list(store[group].data_vars) if group in store else []
 
 
 def standardised_error(store, expected):
@@ -110,6 +114,104 @@ def test_discrete_latents_and_masked_data(ppl, in_guide):
     assert store["constant_data"]["khat"][1] == -np.inf  # all its weights are one
     error = (log_px - mixture_log_px(x))[mask]
     assert (abs(error) < 4 * store["constant_data"]["log_px_standard_error"].values[mask]).all()
+
+
+@NUMPYRO_SLOWLY
+def test_a_latent_of_the_model_alone_is_the_same_for_draws_and_their_mean(ppl):
+    def model(x):
+        with ppl.plate("rows", 2):
+            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            w = ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 5.0))
+            ppl.sample("x", ppl.dist.Normal(z + w, 0.01), obs=x)
+
+    def guide(x):
+        with ppl.plate("rows", 2):
+            ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+
+    store = to_arviz((model, guide), np.zeros(2), num_draws=25, num_predictive_draws=25, num_prior_draws=2)
+    noise = (store["posterior_predictive"]["x"] - store["posterior_predictive"]["x_mean"]).values / 0.01
+    assert abs(noise.std() - 1) < 4 / np.sqrt(2 * noise.size)
+    # The weight is the likelihood under the very latents that the mean is of.
+    np.testing.assert_allclose(
+        store["sample_stats"]["log_weight"],
+        stats.norm.logpdf(0.0, store["posterior_predictive"]["x_mean"], 0.01),
+        rtol=1e-8,
+    )
+
+
+@NUMPYRO_SLOWLY
+class TestNoWeights:
+    """Guides whose weights would not average to p(x)."""
+
+    def test_latents_spread_about_an_auxiliary_one(self, ppl):
+        # z is exact: N(x / 2, 1 / 2) for every datum, yet p(x, z) / q(u) q(z given u) does not average to p(x).
+        def model(x):
+            with ppl.plate("rows", 3):
+                z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+                ppl.sample("x", ppl.dist.Normal(z, 1.0), obs=x)
+
+        def guide(x):
+            with ppl.plate("rows", 3):
+                u = ppl.sample("u", ppl.dist.Normal(ppl.array(0.0), 0.5), infer={"is_auxiliary": True})
+                ppl.sample("z", ppl.dist.Normal(x / 2 + u, 0.5))
+
+        store = to_arviz((model, guide), np.array([0.3, -1.2, 0.7]), num_draws=4)
+        assert "log_px" not in store_names(store, "constant_data")
+        assert left_out(store) == [
+            "posterior of u: the guide's alone",
+            "log_weight: the guide's density of z is an integral over u",
+        ]
+
+    def test_a_point_mass_beside_an_auxiliary_latent(self, ppl):
+        def model(x):
+            w = ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(w + z, 1.0), obs=x)
+
+        def guide(x):
+            u = ppl.sample("u", ppl.dist.Normal(ppl.array(0.0), 1.0), infer={"is_auxiliary": True})
+            ppl.sample("w", ppl.dist.Delta(ppl.array(0.4)))
+            ppl.sample("z", ppl.dist.Delta(u))
+
+        store = to_arviz((model, guide), np.array(0.3), num_draws=4)
+        assert "log_weight" not in store_names(store, "sample_stats")
+        assert left_out(store)[1] == (
+            "log_weight: the guide has point masses at some of w, z, which are made of 2 numbers, and u of 1"
+        )
+
+    def test_a_shared_latent_beside_a_subsample(self, ppl):
+        def model(x):
+            w = ppl.sample("w", ppl.dist.Normal(ppl.array(0.0), 10.0))
+            with ppl.plate("rows", 50, subsample_size=5) as index:
+                ppl.sample("x", ppl.dist.Normal(w, 1.0), obs=x[index])
+
+        def guide(x):
+            ppl.sample("w", ppl.dist.Normal(x.mean(), 50**-0.5))
+
+        store = to_arviz((model, guide), np.linspace(0, 1, 50), num_draws=4)
+        assert "khat" not in store_names(store, "constant_data")
+        assert left_out(store) == [
+            "log_weight: plate rows takes only some of its data, and not every site is in it; take all"
+        ]
+
+
+@needs("torch", "pyro")
+def test_a_simplex_is_made_of_fewer_numbers_than_entries():
+    import pyro
+    import torch
+    from pyro import distributions as dist
+    from pyro.infer.autoguide import AutoDiagonalNormal
+
+    def model(x):
+        p = pyro.sample("p", dist.Dirichlet(torch.ones(3, dtype=torch.float64)))
+        pyro.sample("x", dist.Normal(p[0], 0.5), obs=x)
+
+    guide = AutoDiagonalNormal(model, init_scale=1.5)
+    guide(torch.tensor(0.2))
+    store = to_arviz((model, guide), torch.tensor(0.2), num_draws=300, num_predictive_draws=1, num_prior_draws=1)
+    # The first of three flat shares has density 2 (1 - p).
+    exact = integrate.quad(lambda p: 2 * (1 - p) * stats.norm.pdf(0.2, p, 0.5), 0, 1)[0]
+    assert standardised_error(store, np.log(exact)) < 4
 
 
 @needs("torch", "pyro")

@@ -9,7 +9,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.plugins import find
 from ppl_vae.training.engine import StepOptions, UnitBetas, chunks
 from ppl_vae.training.seeds import child_seed
-from tests.helpers import BACKENDS, NUMPYRO_SLOW, build_engine, load_file
+from tests.helpers import BACKENDS, NUMPYRO_SLOW, build_engine, load_file, needs
 from tests.toy_fits import write_model
 
 RNG = np.random.default_rng(0)
@@ -310,6 +310,23 @@ def test_inspections_and_draws_follow_from_their_seed(backend):
     assert drawn.x.shape == drawn.mean.shape == (4, 6)
     given = engine.inspect(X, seed=1, latents={"z": np.zeros((20, 2))})
     np.testing.assert_array_equal(given.latents["z"], 0.0)
+
+
+@needs("numpyro")
+def test_rows_that_are_added_for_the_compiler_change_nothing():
+    engine = build_engine("numpyro", "beta_vae", (6,), **NETS)
+    x = np.resize(X, (700, 6))
+    few, more = engine.inspect(x[:5], seed=3), engine.inspect(x, seed=3)
+    # The same draws; products of matrices of other sizes may round otherwise.
+    for name in ("latents", "loc"):
+        np.testing.assert_allclose(getattr(more, name)["z"][:5], getattr(few, name)["z"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(more.log_likelihood[:5], few.log_likelihood, rtol=1e-5)
+    assert few.mean.shape == (5, 6)
+    engine.max_rows = 4
+    assert [len(engine._padded(num)) for num in (1, 4, 7)] == [4, 4, 7]
+    engine.max_rows, engine.data_shape = 16384, (28, 28)
+    sizes = {len(engine._padded(num)) for num in range(1, 1000)}
+    assert sizes == {32, 64, 128, 256, 512, 768, 1024}
 
 
 def test_pieces_cover_the_data():

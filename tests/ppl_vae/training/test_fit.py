@@ -217,7 +217,7 @@ def test_a_run_opens_in_arviz(fitted):
 def test_a_run_is_diagnosed(fitted):
     summary = fitted.run.summarise(num_draws=30)
     written = json.loads((fitted.run.path / "diagnosis.json").read_text())
-    assert written.pop("split") == "test"
+    assert (written.pop("split"), written.pop("key")["num_draws"]) == ("test", 30)
     assert written.keys() == summary.to_dict().keys()
     assert "log p(x)" in summary.table()
     assert summary.num_data == 40

@@ -1,5 +1,6 @@
 """Dead latents: of an exactly solved model, and planted in fits whose global optimum is known."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,16 +20,17 @@ from tests.toy_fits import toy_data
 NORMS = (1.5, 0.7, 0.0)
 
 
-def answer(engine, monkeypatch, forecast, beta=4.0):
+def answer(engine, monkeypatch, forecast, beta=4.0, *, verdict="as forecast", notes=(), loss="elbo"):
     """The finding of a model whose forecast is given by site; a text where there is none."""
 
     def audit(run):
         if isinstance(forecast, str):
             raise InputError(forecast)
-        return SimpleNamespace(verdict="as forecast", meaning="", sites=forecast)
+        return SimpleNamespace(verdict=verdict, meaning="", sites=forecast, notes=notes)
 
     monkeypatch.setattr(collapse, "audit", audit)
-    run = SimpleNamespace(record={"betas": dict.fromkeys(engine.latents, beta)})
+    record = {"betas": dict.fromkeys(engine.latents, beta), "loss": {"name": loss, "options": {}}}
+    run = SimpleNamespace(record=record)
     return QUESTION.answer(Case(run, engine, engine.draw_data(2000), None, None, None, 0))
 
 
@@ -58,9 +60,37 @@ def test_dead_against_the_forecast(monkeypatch):
     assert found.verdict == "warning"
     assert found.answer == "latent 2 of z dead, but the forecast says 3 of 3 alive at beta 4"
     assert "anneal beta" in found.cause
-    exact = answer(ExactEngine(NORMS), monkeypatch, (site(3, omega=np.ones(3)),))
+    exact = answer(ExactEngine(NORMS), monkeypatch, (site(3, omega=np.ones(3), dead=(3,)),), verdict="failure")
     assert exact.verdict == "bad"
+    assert exact.answer.endswith("3 of 3 alive at beta 4; mode 3 of the data not carried")
     assert exact.cause.startswith("a failure of the fit")
+
+
+def test_a_mode_at_its_threshold_is_no_failure(monkeypatch):
+    # The exact variance of the posterior mean is r / (1 + r) with r = (0.03 / 0.5)^2: 0.0036, as forecast.
+    engine = ExactEngine((1.5, 0.7, 0.03))
+    theory = site(3, omega=np.ones(3), predicted_lambda=np.array([0.9, 0.8, 0.06]), num_carried=3)
+    found = answer(engine, monkeypatch, (theory,), beta=1.0, verdict="optimum")
+    assert (found.verdict, found.cause) == ("good", "")
+    told = "latent 2 of z dead: the forecast calls 3 modes on at beta 1, some at their threshold"
+    assert found.answer == told
+    # A mode that is not carried, and costs nothing.
+    lacking = answer(engine, monkeypatch, (site(3, omega=np.ones(3), dead=(3,)),), verdict="optimum")
+    assert (lacking.verdict, lacking.answer) == ("good", told.replace("beta 1", "beta 4"))
+
+
+def test_more_alive_than_the_forecast_says(monkeypatch):
+    found = answer(ExactEngine(NORMS), monkeypatch, (site(1),))
+    assert found.verdict == "good"
+    assert found.answer == "latent 2 of z dead; 2 of 3 live where the forecast says 1 at beta 4"
+
+
+def test_the_forecast_of_another_loss_is_no_verdict(monkeypatch):
+    note = "the run minimised the loss iwae, but the theory is of the beta-ELBO"
+    found = answer(ExactEngine(NORMS), monkeypatch, (site(3),), notes=(note,), loss="iwae")
+    assert found.verdict == "warning"
+    assert found.cause.startswith("the run minimised another loss than the forecast is of")
+    assert found.evidence[-1] == f"note: {note}"
 
 
 def test_without_a_forecast(monkeypatch):
@@ -75,6 +105,10 @@ def test_all_dead_and_a_guide_that_ignores_x(monkeypatch):
     dead = answer(ExactEngine((0.0, 0.0)), monkeypatch, "no")
     assert dead.verdict == "bad"
     assert dead.answer == "the latents say nothing of the data: all 2 latents of z dead"
+    expected = answer(ExactEngine((0.0, 0.0)), monkeypatch, (site(0, critical=(3.0, 2.1)),))
+    assert expected.verdict == "bad"
+    assert "as the forecast says at beta 4: lower beta below 3 if" in expected.answer
+    assert expected.cause == "the beta of z is at or above the critical one for these data: lower it below 3"
     # The same posterior for all data, one standard deviation off the prior's mean: 0.5 nats a unit.
     paid = answer(ExactEngine((0.0, 0.0), shift=1.0), monkeypatch, "no")
     assert paid.verdict == "bad"
@@ -113,7 +147,10 @@ class TestOfFits:
         case.engine.load_parameters(parameters)
         found = QUESTION.answer(case)
         assert found.verdict == "bad"
-        assert found.answer == "latent 1 of z dead, but the forecast says 3 of 3 alive at beta 0.5"
+        assert re.fullmatch(
+            r"latent 1 of z dead, but the forecast says 3 of 3 alive at beta 0.5; mode \d of the data not carried",
+            found.answer,
+        )
         assert found.cause.startswith("a failure of the fit: fit again with another --seed")
 
     @pytest.mark.slow

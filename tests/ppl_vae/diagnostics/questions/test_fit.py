@@ -115,6 +115,17 @@ def test_numbers_that_were_not_finite():
     assert "at step 120" in restored.answer
 
 
+def test_a_rollback_does_not_hide_a_fit_that_was_cut_short():
+    found = answer(curve(scale=10.0, noise=0.0)[:8], files=["before-fault-000012"])
+    assert found.verdict == "bad"
+    assert "at step 12 and went on" in found.answer
+    assert "still falling" in found.answer
+    # The result is lost, the losses are not.
+    lost = answer(curve()[:8], result={"loss": {"train": 1.0, "test": 1.0}, "elbo": {"train": 1.0, "test": None}})
+    assert "the elbo of the result not finite" in lost.answer
+    assert "still falling" in lost.answer
+
+
 def test_one_epoch_has_no_trend():
     assert answer(curve()[:1]).verdict == "unknown"
 

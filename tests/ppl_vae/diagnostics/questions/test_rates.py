@@ -76,4 +76,4 @@ def test_layers_are_priced_one_by_one():
     assert found.verdict == "good"
     assert "(z2 " in found.answer
     assert [layer["name"] for layer in found.numbers["layers"]["layers"]] == ["z2", "z1"]
-    assert sum("and above: PSNR" in line for line in found.evidence) == 2
+    assert sum("and those above: PSNR" in line for line in found.evidence) == 2

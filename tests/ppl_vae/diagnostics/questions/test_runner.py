@@ -5,14 +5,16 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import ppl_vae.diagnostics.questions.kept as kept
+import ppl_vae.diagnostics.questions.pace as pace
 import ppl_vae.diagnostics.questions.runner as runner
 from ppl_vae import Run, fit
 from ppl_vae.data import load
-from ppl_vae.diagnostics.questions.pace import Pace
 from ppl_vae.diagnostics.questions.question import Finding, Question
 from ppl_vae.diagnostics.questions.registry import READING_ORDER, all_questions, chosen_names
 from ppl_vae.diagnostics.store import read_store
@@ -71,14 +73,35 @@ def test_every_module_asks_under_its_own_name_in_reading_order():
     assert chosen_names(None, found) == [*found, "summary"]
 
 
-def test_a_pace_is_a_line_that_is_never_faster_than_a_batch():
-    pace = Pace(1e-5)
-    assert pace.predict(1e6) == pytest.approx(10.0)
-    for rows in (1e3, 5e4):
-        pace.add(rows, 0.25 + rows / 2e4)
-    assert pace.predict(1e6) == pytest.approx(0.25 + 1e6 / 2e4)
-    # What took long without data is overhead, not a slow machine, and what took none is no fast one.
-    assert Pace(1e-5, [0.0, 10.0], [3.0, 3.0]).predict(1e6) == pytest.approx(13.0, rel=1e-3)
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only in an engine: its seconds a row, and 2 more for each new number of rows."""
+    now, compiled = [0.0], set()
+
+    def inspect(engine, x, fields, *, num_draws, seed):
+        rows = len(x) * num_draws
+        now[0] += engine * rows + (0.0 if (engine, rows) in compiled else 2.0)
+        compiled.add((engine, rows))
+
+    monkeypatch.setattr(pace, "inspect_draws", inspect)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+
+
+@pytest.mark.parametrize("per_row", [1e-6, 1e-2])
+def test_a_pace_does_not_take_compiling_for_a_slow_machine(clock, per_row):
+    found = pace.measured_pace(per_row, np.zeros((100, 3)))
+    assert found.per_row == pytest.approx(per_row)
+    assert found.predict(1e6) == pytest.approx(pace.NUM_COMPILED * 2.0 + 1e6 * per_row)
+    assert found.predict(0.0) == 0.0
+
+
+def test_a_pace_is_of_the_engine_that_answers(clock, monkeypatch):
+    monkeypatch.setattr(pace, "sampling_engine", lambda run: 1e-3)
+    paces = pace.Paces(SimpleNamespace(run=None, engine=1e-5, x=np.zeros((100, 3))))
+    beside = pace.NUM_COMPILED * 2.0
+    assert paces.predict("data", 1e5) == pytest.approx(beside + 1.0)
+    assert paces.predict("guide", 1e5) == pytest.approx(beside + 100.0)
+    assert paces.predict("fit", 0.0) == 0.0
 
 
 def test_answers_are_kept_and_read_back(run, asked):
@@ -151,6 +174,10 @@ def test_what_cannot_be_answered_is_unknown_and_a_fault_is_a_fault(run, asked, m
     monkeypatch.setattr(runner, "all_questions", raising(InputError("x must be y")))
     (found,) = run.diagnose(only=["a"]).findings.values()
     assert (found.verdict, found.answer) == ("unknown", "this cannot be answered of this run: x must be y")
+    # What stopped it may pass.
+    monkeypatch.setattr(runner, "all_questions", lambda: made)
+    later = run.diagnose(only=["a"])
+    assert (later.kept, later.findings["a"].answer) == ((), "a is so")
     monkeypatch.setattr(runner, "all_questions", raising(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run.diagnose(only=["a"], again=True)
@@ -169,7 +196,7 @@ def test_the_page(run, asked):
 def test_the_summary_is_kept_and_a_damaged_posterior_is_written_again(run):
     first = run.diagnose(only=["summary"], num_draws=25)
     written = json.loads((run.path / "diagnosis.json").read_text())
-    assert written == {"split": "test", **first.summary}
+    assert written == {"key": written["key"], "split": "test", **first.summary}
     assert first.table() == first.summary_page
     assert "log p(x)" in first.table()
     store = run.path / "posterior.nc"
@@ -180,6 +207,55 @@ def test_the_summary_is_kept_and_a_damaged_posterior_is_written_again(run):
     (run.path / "diagnosis.json").unlink()
     assert run.summarise(num_draws=25).to_dict() == first.summary
     assert json.loads((run.path / "diagnosis.json").read_text()) == written
+
+
+def written(run):
+    """Split and seed that the two files of a summary are of, each."""
+    key = json.loads((run.path / "diagnosis.json").read_text())["key"]
+    attrs = read_store(run.path / "posterior.nc")["posterior"].attrs
+    return (key["split"], key["seed"]), (attrs["split"], attrs["seed"])
+
+
+def test_files_are_of_the_summary_that_is_returned(run, monkeypatch):
+    options = {"only": ["summary"], "num_draws": 25}
+    run.diagnose(**options)
+    run.summarise(split="train", seed=5, num_draws=25)
+    assert written(run) == (("train", 5), ("train", 5))
+    assert run.diagnose(**options).kept == ("summary",)
+    assert written(run) == (("test", 0), ("test", 0))
+
+    def stopped(**given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_store", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.diagnose(seed=7, **options)
+    monkeypatch.undo()
+    run.diagnose(seed=7, **options)
+    assert written(run) == (("test", 7), ("test", 7))
+
+
+def test_answers_are_of_the_weights_and_the_program_that_gave_them(run, asked, finished, monkeypatch):
+    opened = Run.open(run.path, data=finished[1], device="cpu")
+    run.engine.load_parameters({name: np.zeros_like(v) for name, v in run.engine.parameters().items()})
+    run.diagnose(only=["a"])
+    assert opened.diagnose(only=["a"]).kept == ()
+    assert opened.diagnose(only=["a"]).kept == ("a",)
+    other = Run(opened.folder, replace(opened.program, plugin=None), opened.engine, opened.data)
+    assert other.diagnose(only=["a"]).kept == ()
+    monkeypatch.setattr(kept, "_digest_of_code", lambda: "edited")
+    assert other.diagnose(only=["a"]).kept == ()
+
+
+@pytest.mark.parametrize("answer", [{}, {"verdict": "fine"}, ["bad"], None])
+def test_whole_files_of_another_form_are_no_answers(run, asked, answer):
+    run.diagnose(only=["a"])
+    path = run.path / "diagnosis" / "a.json"
+    content = json.loads(path.read_text())
+    spoilt = content["answer"] | answer if answer == {"verdict": "fine"} else answer
+    path.write_text(json.dumps(content | {"answer": spoilt}))
+    assert run.diagnose(only=["a"]).kept == ()
+    assert run.diagnose(only=["a"]).kept == ("a",)
 
 
 def test_one_writer(run, asked):
