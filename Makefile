@@ -17,8 +17,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python inference/demo.py
 
+# A process for each core, of one thread each.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow and not browser" tests ppl_vae
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser" tests ppl_vae
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow tests

@@ -109,7 +109,11 @@ def test_wrong_conversions_are_explained(fitted, converted, tmp_path):
         convert(path, backend="jax", out=tmp_path / "new")
     unfinished = shutil.copytree(path, tmp_path / "unfinished")
     (unfinished / "checkpoint-final.safetensors").unlink()
-    with pytest.raises(InputError, match="run must be finished"):
+    with pytest.raises(InputError, match="checkpoint-final.safetensors must hold the weights of the run"):
+        convert(unfinished, backend=OTHER[backend], out=tmp_path / "new")
+    record = json.loads((unfinished / "run.json").read_text())
+    (unfinished / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    with pytest.raises(InputError, match="run must be finished, but .* is running"):
         convert(unfinished, backend=OTHER[backend], out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
