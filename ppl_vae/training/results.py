@@ -125,7 +125,7 @@ def run_page(run: Any) -> str:
     return "\n".join(
         [
             f"{model['name']} ({model['backend']})  data={data['name']} n={sizes} binarise={settings['binarise']}",
-            f"loss={record['loss']['name']}  beta {betas}  {epochs}  best epoch {record['best_epoch'] or 'none'}  "
+            f"loss={_loss(record['loss'])}  beta {betas}  {epochs}  best epoch {record['best_epoch'] or 'none'}  "
             f"selected={settings['select']}  seed={settings['seed']}",
             options,
             *_target_lines(record),
@@ -137,6 +137,11 @@ def run_page(run: Any) -> str:
             f"wrote {run.path}/{{run.json, checkpoint-final.safetensors, posterior.nc, overview.png}}",
         ]
     )
+
+
+def _loss(record: Mapping[str, Any]) -> str:
+    base = record.get("base")
+    return f"{record['name']} on {_loss(base)}" if base else str(record["name"])
 
 
 def _target_lines(record: Mapping[str, Any]) -> list[str]:
@@ -160,6 +165,12 @@ def _split_lines(result: Mapping[str, Any]) -> list[str]:
         columns = {"distortion": result["distortion_per_member"], **{f"rate {s}": v for s, v in by_site.items()}}
         numbers = ", ".join(f"{name} {_by_split(column, 3)}" for name, column in columns.items())
         lines.append(f"members a group ({splits}): {_by_split(result['members'], 1)}; nats per member: {numbers}")
+    extras = result.get("extras", {})
+    # Those of sites and of the second branch stay in the record.
+    terms = {name: {s: extras[s][name] for s in SPLITS} for name in extras.get("test", {}) if "/" not in name}
+    if terms:
+        numbers = ", ".join(f"{name} {_by_split(values, 3)}" for name, values in terms.items())
+        lines.append(f"terms of the loss ({splits}): {numbers}")
     if "psnr" in result:
         lines.append(f"PSNR of the mean at the posterior means ({splits}): {_by_split(result['psnr'], 2)} dB")
     return lines

@@ -2,8 +2,7 @@
 
 import sys
 from pathlib import Path
-
-from playwright.sync_api import Page, sync_playwright
+from typing import Any
 
 from tests.browser.conftest import CHROMIUM
 
@@ -17,6 +16,8 @@ def main(report: str, folder: str) -> None:
         report: A report, of one run with a diagnosis.
         folder: Where to.
     """
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1120, "height": 1000}, reduced_motion="reduce")
@@ -34,7 +35,7 @@ def main(report: str, folder: str) -> None:
         browser.close()
 
 
-def _save(page: Page, name: str, tab: str | None, path: Path) -> None:
+def _save(page: Any, name: str, tab: str | None, path: Path) -> None:
     from PIL import Image
 
     section = page.locator(f"#{name}")

@@ -133,7 +133,7 @@ def _priced(summary: Summary, evidence: Sequence[str], numbers: dict[str, Any]) 
     if any(site.how == SITE_TERM for site in summary.sites):
         told += ", of which only the sum is a rate"
     if information is not None:
-        told += f", of which {top.name} tells at least {information.mutual_information:.2f} about the data"
+        told += f", of which {top.name} tells {information.mutual_information:.2f} about the data"
         share = information.marginal_kl / top.rate.value if top.rate.value > 0 else 0.0
         if share > WASTED and information.marginal_kl > ALLOWED * information.marginal_kl_standard_error:
             cause = (
