@@ -34,7 +34,7 @@ $(VENV)/.browser: $(READY)
 
 # ArviZ 1.x needs Python 3.12; NumPyro alone, without torch.
 test-arviz1: $(VENV1)/.ready
-	$(VENV1)/bin/python -m pytest -m "not slow" tests/ppl_vae/diagnostics
+	$(VENV1)/bin/python -m pytest -m "not slow" tests/ppl_vae/diagnostics/test_store*.py
 
 $(VENV1)/.ready: pyproject.toml tests/arviz1-requirements.txt
 	$(PYTHON312) -m venv $(VENV1)
