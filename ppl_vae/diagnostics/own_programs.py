@@ -210,6 +210,12 @@ def find_weights(run: OwnRun, partial: Collection[str] = ()) -> Weights:
             the name of a dim of draws.
     """
     guide, model = run.guide, run.model
+    seen, by_guide = ([name for name, site in sites.items() if site.observed] for sites in (model, guide))
+    if by_guide and not seen:
+        raise InputError(
+            f"source must be the pair (model, guide), but the first observes nothing and the second {by_guide}; "
+            "swap them, or give the model its data"
+        )
     latents = tuple(name for name, site in model.items() if not site.observed and name in guide)
     strange = [n for n, s in guide.items() if not (s.observed or s.auxiliary or n in latents)]
     if strange or not latents:

@@ -274,6 +274,11 @@ class TestRefusals:
         ):
             to_arviz((model, guide), X)
 
+    def test_the_wrong_way_round(self, ppl):
+        model, guide = linear_pair(ppl, EXACT)
+        with pytest.raises(InputError, match=r"pair \(model, guide\), but the first observes nothing .*swap them"):
+            to_arviz((guide, model), X)
+
     def test_names_of_plates(self, ppl):
         def program(x):
             with ppl.plate("draw", 2):
