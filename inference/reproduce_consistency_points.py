@@ -29,8 +29,9 @@ import pandas as pd
 import ppl_vae
 from ppl_vae.data.generators import draw_shapes
 from ppl_vae.experiments.consistency_findings import AUGMENTED, PLAIN, tables
+from ppl_vae.experiments.consistency_fits import loss_of, measure
 from ppl_vae.experiments.heavy_tails import versions
-from ppl_vae.experiments.points_findings import expectations, loss_of, measure
+from ppl_vae.experiments.points_findings import expectations
 from ppl_vae.experiments.program import make_folder, run_program, say
 from ppl_vae.experiments.rules import verdict_table
 from ppl_vae.files import write_atomically, write_text

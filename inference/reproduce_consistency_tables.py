@@ -35,20 +35,12 @@ from numpy.typing import NDArray
 
 import ppl_vae
 from ppl_vae.data import Dataset, load
-from ppl_vae.diagnostics.activity import active_units_by_variance
-from ppl_vae.diagnostics.information import gaussian_aggregate_information
-from ppl_vae.diagnostics.invariance import invariance_of_run
-from ppl_vae.diagnostics.weights import inspect_draws, unit_means
-from ppl_vae.experiments.consistency_findings import AUGMENTED, OF_SITE, PLAIN, tables
+from ppl_vae.experiments.consistency_findings import AUGMENTED, PLAIN, tables
+from ppl_vae.experiments.consistency_fits import loss_of, measure
 from ppl_vae.experiments.program import make_folder, run_program, say
 from ppl_vae.files import write_atomically, write_text
-from ppl_vae.objective.consistency import Consistency
-from ppl_vae.objective.elbo import ELBO
-from ppl_vae.objective.iwae import IWAE
-from ppl_vae.objective.objective import Program
-from ppl_vae.objective.terms import Terms
 
-__all__ = ["MODELS", "Augmented", "Plan", "choose", "fit_all", "loss_of", "main", "measure"]
+__all__ = ["MODELS", "Plan", "choose", "fit_all", "main"]
 
 # Of a class with fewer images a split might have none to train the probe on.
 TRANSFORM, NUM_VALIDATION, LEAST_OF_A_CLASS = "simple", 20, 10
@@ -155,15 +147,6 @@ MODELS = {
 }
 
 
-class Augmented(Consistency):
-    """The loss on t(x) alone, which leaves x to measures; arguments as of ``Consistency``."""
-
-    def measure(self, program: Program) -> Terms:
-        """Terms of x, with the loss of t(x)."""
-        terms = super().measure(program)
-        return replace(terms, loss=terms.extras["transformed/loss"])
-
-
 def choose(data: Dataset, num_data: int) -> tuple[NDArray[np.int64], NDArray[Any] | None]:
     """Images at random, of classes with ten of them or more, and their labels; of glyphs these are scripts.
 
@@ -184,61 +167,6 @@ def choose(data: Dataset, num_data: int) -> tuple[NDArray[np.int64], NDArray[Any
             break
         order = order[~np.isin(labels[order], rare)]
     return order[:num_data], labels
-
-
-def loss_of(model: Model, method: str, weight: float, backend: Any) -> dict[str, Any]:
-    """Arguments of ``fit`` for a method.
-
-    Args:
-        model: What is fitted.
-        method: ``plain``, ``augmentation only``, or anything else for the consistency loss.
-        weight: Its weight.
-        backend: Backend of the fit.
-    """
-    if method == PLAIN:
-        return {"loss": model.loss}
-    if method != AUGMENTED:
-        options = {"transform": TRANSFORM, "weight": weight}
-        return {"loss": "consistency", "base_loss": model.loss, "loss_options": options}
-    base = IWAE() if model.loss == "iwae" else ELBO()
-    objective = Augmented(base, TRANSFORM, weight=0.0, binarise="threshold")
-    if backend == "pyro":
-        from ppl_vae.objective.pyro_program import PyroLoss
-
-        return {"loss": PyroLoss(objective)}
-    from ppl_vae.objective.numpyro_program import NumPyroLoss
-
-    return {"loss": NumPyroLoss(objective)}
-
-
-def measure(run: Any, plan: Plan) -> dict[str, float]:
-    """What a run is worth on its test images, in nats per datum; accuracies are shares.
-
-    Args:
-        run: A ``Run``.
-        plan: How many draws and images the likelihood takes.
-    """
-    x, (num_draws, num_data) = run.data.split("test"), plan.likelihood
-    found = inspect_draws(run.engine, x, ("loc", "scale"), num_draws=1, seed=0)
-    # Of the top site, whose guide depends on x alone.
-    top = (found[field][run.engine.latents[0]].reshape(len(x), -1) for field in ("loc", "scale"))
-    invariance = invariance_of_run(run, TRANSFORM)
-    probes = invariance.probe, invariance.probe_transformed
-    rates, sites = run.metrics["rates"], invariance.sites if len(invariance.sites) > 1 else []
-    return {
-        "nll": -run.log_px(x[:num_data], num_draws=num_draws).mean[0],
-        "elbo": run.metrics["elbo"]["test"],
-        "rate": float(sum(rates["test"].values())),
-        "information": gaussian_aggregate_information(*top, num_draws=1, seed=0).mutual_information,
-        "active": float(sum(active_units_by_variance(m)[0].sum() for m in unit_means(run.engine, x).values())),
-        "consistency": invariance.consistency.value,
-        "probe": float("nan") if probes[0] is None else probes[0].accuracy,
-        "probe_transformed": float("nan") if probes[1] is None else probes[1].value,
-        "least": invariance.information.value,
-        "most": invariance.information_at_most.value,
-        "num_test": len(x),
-        **{f"{OF_SITE}{site.name}": site.kl.value for site in sites},
-    }
 
 
 def fit_all(
@@ -262,12 +190,13 @@ def fit_all(
     def add(model: str, method: str, seed: int, weight: float = float("nan")) -> dict[str, Any]:
         say(f"{name}, seed {seed}: {model}, {method}")
         asked, own = MODELS[model], plan.of(MODELS[model])
-        options = {**own.options(asked), **loss_of(asked, method, weight, backend), "seed": seed}
-        options["labels"] = None if labels is None else labels[rows]
+        loss = loss_of(method, weight, TRANSFORM, backend, base=asked.loss, binarise="threshold")
+        options = {**own.options(asked), **loss, "seed": seed, "labels": None if labels is None else labels[rows]}
         out = folder / f"{name}-{model}-{method}-{seed}".replace(" ", "-")
         run = ppl_vae.fit(asked.variant, data.x[rows], backend=backend, out=out, products=False, **options)
         about = {"model": model, "method": method, "seed": seed, "weight": weight, "num_classes": num_classes}
-        found.append({**about, **measure(run, own)})
+        num_draws, num_likelihood = own.likelihood
+        found.append({**about, **measure(run, TRANSFORM, num_draws=num_draws, num_data=num_likelihood)})
         # What a program that is ended before its last fit leaves.
         write_atomically(folder / f"{name}.csv", partial(pd.DataFrame(found).to_csv, index=False))
         return found[-1]

@@ -1,4 +1,4 @@
-"""The program on consistency regularisation: its loss and rules where answers are known; whole, at toy size."""
+"""The program on consistency regularisation: sizes and rules where answers are known; whole, at toy size."""
 
 import re
 from dataclasses import replace
@@ -9,13 +9,10 @@ import pytest
 
 from ppl_vae.data import Dataset, make_splits
 from ppl_vae.experiments.consistency_findings import AUGMENTED, COLUMNS, PLAIN, expectations, tables
+from ppl_vae.experiments.consistency_fits import loss_of, measure
 from ppl_vae.experiments.program import markdown_table
-from ppl_vae.objective.elbo import ELBO
 from ppl_vae.training.fit import fit
 from tests.helpers import load_file, needs
-from tests.ppl_vae.objective.branches import switched, two_branches
-
-SIDES = {"loc": 0.2, "scale": 0.9, "loc_t": 0.7, "scale_t": 0.6}
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +20,7 @@ def program():
     return load_file("inference/reproduce_consistency_tables.py")
 
 
-def test_augmentation_only_is_the_bound_of_transformed_data(ppl, program):
-    x, noise = np.zeros(3), {"z": np.array([[0.3], [-1.0], [0.7]])}
-    pair = two_branches(ppl, SIDES)
-    objective = program.Augmented(ELBO(), switched(ppl), weight=0.0)
-    found = ppl.numbers(ppl.terms(objective, pair, ppl.array(x), noise=noise))
-    there, here = (float(ppl.stock("TraceMeanField_ELBO", pair, ppl.array(at), noise=noise)) for at in (x + 1, x))
-    # The same formulas in float64.
-    np.testing.assert_allclose(found["loss"], there / 3, rtol=1e-10)
-    np.testing.assert_allclose(found["elbo"], -here / 3, rtol=1e-10)
-
-
-def test_arguments_of_a_fit(program):
-    model = program.MODELS["IWAE"]
-    assert program.loss_of(model, PLAIN, np.nan, "pyro") == {"loss": "iwae"}
-    options = {"transform": "simple", "weight": 0.3}
-    expected = {"loss": "consistency", "base_loss": "iwae", "loss_options": options}
-    assert program.loss_of(model, "weight 0.3", 0.3, "pyro") == expected
+def test_sizes(program):
     asked = program.DIGITS.options(program.MODELS["beta-VAE 2"])
     # The whole of the 1797 digits.
     assert [round(1797 * asked[split], 6) for split in ("test", "validation")] == [797, 20]
@@ -196,13 +177,13 @@ def test_codes_become_invariant_on_digits(program, tmp_path):
     from ppl_vae.data import load
 
     digits = load("digits")
-    plan = replace(program.DIGITS, training={"epochs": 100, "batch_size": 50}, likelihood=(1, 2))
+    plan = replace(program.DIGITS, training={"epochs": 100, "batch_size": 50})
     measures = {}
     for weight in (0.0, 1.0):
-        loss = program.loss_of(program.MODELS["VAE"], "weight", weight, "pyro")
+        loss = loss_of("weight", weight, "simple", "pyro")
         options = {**plan.options(program.MODELS["VAE"]), **loss, "labels": digits.labels, "products": False}
         run = fit("beta_vae", digits.x, out=tmp_path / f"{weight:g}", **options)
-        measures[weight] = program.measure(run, plan)
+        measures[weight] = measure(run, "simple", num_draws=1, num_data=2)
     # Other code found 4.0 to 4.2, and gains of 5 to 8 points, in three seeds of twice as many steps.
     assert measures[0.0]["consistency"] / measures[1.0]["consistency"] > 2.0
     assert measures[1.0]["probe_transformed"] - measures[0.0]["probe_transformed"] > 0.0

@@ -8,13 +8,10 @@ import pytest
 
 from ppl_vae.data.generators import draw_shapes
 from ppl_vae.experiments.consistency_findings import AUGMENTED, COLUMNS, PLAIN
-from ppl_vae.experiments.points_findings import Augmented, expectations, loss_of
+from ppl_vae.experiments.consistency_fits import measure
+from ppl_vae.experiments.points_findings import expectations
 from ppl_vae.experiments.rules import judge
-from ppl_vae.objective.elbo import ELBO
 from tests.helpers import load_file, needs
-from tests.ppl_vae.objective.branches import switched, two_branches
-
-SIDES = {"loc": 0.2, "scale": 0.9, "loc_t": 0.7, "scale_t": 0.6}
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +19,7 @@ def program():
     return load_file("inference/reproduce_consistency_points.py")
 
 
-def test_augmentation_only_is_the_bound_of_transformed_data(ppl):
-    x, noise = np.zeros(3), {"z": np.array([[0.3], [-1.0], [0.7]])}
-    pair = two_branches(ppl, SIDES)
-    objective = Augmented(ELBO(), switched(ppl), weight=0.0)
-    found = ppl.numbers(ppl.terms(objective, pair, ppl.array(x), noise=noise))
-    there, here = (float(ppl.stock("TraceMeanField_ELBO", pair, ppl.array(at), noise=noise)) for at in (x + 1, x))
-    # The same formulas in float64.
-    np.testing.assert_allclose(found["loss"], there / 3, rtol=1e-10)
-    np.testing.assert_allclose(found["elbo"], -here / 3, rtol=1e-10)
-
-
-def test_arguments_of_a_fit(program):
-    assert loss_of(PLAIN, np.nan, "rotate", "pyro") == {"loss": "elbo"}
-    options = {"transform": "rotate", "weight": 0.3}
-    assert loss_of("weight 0.3", 0.3, "rotate", "pyro") == {"loss": "consistency", "loss_options": options}
+def test_sizes(program):
     asked = program.SMALL.options()
     assert [round(1460 * asked[split], 6) for split in ("test", "validation")] == [480, 20]
 
@@ -86,13 +69,13 @@ def test_whole_with_known_fits(program, monkeypatch, tmp_path, capsys):
         asked.append((out.name, len(x), (loss_options or {}).get("weight")))
         return out.name
 
-    def measure(run, transform, *, num_draws, num_data):
+    def planted(run, transform, *, num_draws, num_data):
         assert (transform, num_draws, num_data) == ("rotate-any", 50, 100)
         numbers = dict.fromkeys(COLUMNS, 2.0)
         return {**numbers, "probe": 0.8, "probe_transformed": 0.6, "rate": 3.0, "num_test": 20.0}
 
     monkeypatch.setattr(program.ppl_vae, "fit", fit)
-    monkeypatch.setattr(program, "measure", measure)
+    monkeypatch.setattr(program, "measure", planted)
     monkeypatch.setattr(program, "SMALL", replace(program.SMALL, num_train=30, num_test=20, num_points=16))
     program.main(["--seeds", "3", "--transform", "rotate-any", "--out", str(tmp_path)])
     weights = [None, None, 0.0, 1.0, 1.5]  # the last is the rate of 3 over R of 2
@@ -122,7 +105,6 @@ def test_whole(program, monkeypatch, tmp_path, capsys):
 @pytest.mark.slow
 @needs("torch", "pyro")
 def test_measures_of_codes_of_symmetric_solids(program, tmp_path):
-    from ppl_vae.experiments.points_findings import measure
     from ppl_vae.training.fit import fit
 
     # What turns about its own axis is the same solid, turned: such codes need to change by the sampling alone.
