@@ -15,6 +15,7 @@ html_title = f"ppl_vae {release}"
 exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+html_show_copyright = False
 # Pages are read without a network too.
 html_permalinks_icon = "#"
 

@@ -86,7 +86,8 @@ def _draw(axes: Any, name: str, sets: Mapping[str, Array]) -> None:
     for number, (label, found) in enumerate(density.items()):
         shown = np.where(found > 0, found, np.nan)
         axes.stairs(shown, edges, baseline=None, color=f"C{number}", label=label)
-    outside = ", ".join(f"{len(values) - counts[label].sum()} of {label}" for label, values in sets.items())
+    beyond = {label: len(values) - counts[label].sum() for label, values in sets.items()}
+    outside = ", ".join(f"{number} of {label}" for label, number in beyond.items() if number) or "none"
     axes.set(yscale="log", ylabel="density", xlabel=f"{name}\n{textwrap.fill(f'outside: {outside}', 60)}")
     axes.set(xlim=(edges[0], edges[-1]))
     axes.set_ylim(bottom=floor)
