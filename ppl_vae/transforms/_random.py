@@ -1,6 +1,11 @@
 """Random numbers of a backend, as the steps draw their parameters from them."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+import numpy as np
+
+from ppl_vae.transforms._constant import torch_constant
 
 __all__ = ["JaxRandom", "Random", "TorchRandom"]
 
@@ -10,6 +15,9 @@ class Random(Protocol):
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """Draws from [0, 1), of that shape."""
+
+    def between(self, ranges: Sequence[tuple[float, float]], num: int) -> Any:
+        """Uniform draws from each range, of shape (ranges, num), in the fewest operations."""
 
     def normal(self, shape: tuple[int, ...]) -> Any:
         """Draws from the standard normal distribution, of that shape."""
@@ -23,13 +31,20 @@ class TorchRandom:
     """
 
     def __init__(self, like: Any) -> None:
-        self._options = {"dtype": like.dtype, "device": like.device}
+        self._like, self._options = like, {"dtype": like.dtype, "device": like.device}
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """Draws from [0, 1), of that shape."""
         import torch
 
         return torch.rand(shape, **self._options)
+
+    def between(self, ranges: Sequence[tuple[float, float]], num: int) -> Any:
+        """Uniform draws from each range, of shape (ranges, num)."""
+        import torch
+
+        low, high = (torch_constant([[end] for end in ends], self._like) for ends in zip(*ranges, strict=True))
+        return torch.lerp(low, high, self.uniform((len(ranges), num)))
 
     def normal(self, shape: tuple[int, ...]) -> Any:
         """Draws from the standard normal distribution, of that shape."""
@@ -54,6 +69,13 @@ class JaxRandom:
         import jax
 
         return jax.random.uniform(self._next_key(), shape, self._dtype)
+
+    def between(self, ranges: Sequence[tuple[float, float]], num: int) -> Any:
+        """Uniform draws from each range, of shape (ranges, num)."""
+        import jax
+
+        low, high = np.array(ranges, self._dtype).T[:, :, None]
+        return jax.random.uniform(self._next_key(), (len(ranges), num), self._dtype, low, high)
 
     def normal(self, shape: tuple[int, ...]) -> Any:
         """Draws from the standard normal distribution, of that shape."""

@@ -6,46 +6,56 @@ import numpy as np
 from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
+from ppl_vae.transforms._constant import torch_constant
+
 __all__ = ["resample"]
 
 # Images that JAX resamples at once: few enough to stay in a cache, and many enough for a GPU.
 _BATCH = 32
 
 
-def resample(x: Any, sources: Any) -> Any:
+def resample(x: Any, terms: Any, maps: NDArray[np.float64]) -> Any:
     """Values at given places; outside the image they are 0, and go there linearly within a pixel.
+
+    Image i has at a pixel the value that ``x`` has at the place to which the affine map
+    ``sum(terms[:, i] * maps)`` takes the pixel's place (right, down, 1), both in pixels from the centre.
 
     Args:
         x: Images, (n, h, w) or (n, h, w, c).
-        sources: For each image the affine map from a pixel's place (right, down, 1) to the place (right, down)
-            that its value comes from, both in pixels from the centre, (n, 2, 3).
+        terms: Weights of the maps for each image, (k, n).
+        maps: Affine maps, (k, 2, 3).
 
     Returns:
         Images of the shape of ``x``.
     """
-    images = x if x.ndim == 4 else x[..., None]
-    sampled = (_sample_torch if is_torch_array(x) else _sample_jax)(images, sources)
-    return sampled if x.ndim == 4 else sampled[..., 0]
+    return (_sample_torch if is_torch_array(x) else _sample_jax)(x, terms, maps)
 
 
-def _sample_torch(images: Any, sources: Any) -> Any:
+def _sample_torch(x: Any, terms: Any, maps: NDArray[np.float64]) -> Any:
     from torch.nn import functional
 
-    height, width = images.shape[1:3]
-    pixels = images.new_tensor(_pixels(height, width).reshape(3, -1))
+    height, width = x.shape[1:3]
     # The edges of the image, not the centres of its outer pixels, are at -1 and 1.
-    units = images.new_tensor([[2 / width], [2 / height]])
-    # One flat product: affine_grid's product for each image takes ten times as long, and more than the sampling.
-    grid = ((sources * units).reshape(-1, 3) @ pixels).reshape(-1, 2, height, width).movedim(1, -1)
-    return functional.grid_sample(images.movedim(-1, 1), grid, align_corners=False).movedim(1, -1)
+    units = np.array([2 / width, 2 / height])
+    places = np.moveaxis(np.tensordot(maps, _pixels(height, width), 1), 1, -1) * units
+    # One product for all images: affine_grid's for each takes ten times as long, and more than the sampling.
+    grid = (terms.T @ torch_constant(places.reshape(len(maps), -1), x)).reshape(-1, height, width, 2)
+    images = x.unsqueeze(1) if x.ndim == 3 else x.movedim(-1, 1)
+    sampled = functional.grid_sample(images, grid, align_corners=False)
+    return sampled.squeeze(1) if x.ndim == 3 else sampled.movedim(1, -1)
 
 
-def _sample_jax(images: Any, sources: Any) -> Any:
+def _sample_jax(x: Any, terms: Any, maps: NDArray[np.float64]) -> Any:
     import jax
     from jax.scipy.ndimage import map_coordinates
 
+    images = x if x.ndim == 4 else x[..., None]
     height, width = images.shape[1:3]
     pixels = _pixels(height, width).astype(images.dtype)
+    # Written out: a product of such small matrices takes XLA longer, and a GPU rounds it to three digits.
+    rows, weights = list(terms), maps.reshape(len(maps), 6).T.tolist()
+    entries = [sum(w * row for w, row in zip(column, rows, strict=True) if w) for column in weights]
+    sources = jax.numpy.stack(entries, axis=-1).reshape(-1, 2, 3)
 
     def sample(inputs: tuple[Any, Any]) -> Any:
         image, source = inputs
@@ -56,7 +66,8 @@ def _sample_jax(images: Any, sources: Any) -> Any:
 
     # In a loop, whose inputs and outputs XLA writes down: else it takes the sines behind the sources anew for each
     # pixel, and the pixels anew wherever they are used, which makes a step of a small network twice as long.
-    return jax.lax.map(sample, (images, sources), batch_size=_BATCH)
+    sampled = jax.lax.map(sample, (images, sources), batch_size=_BATCH)
+    return sampled if x.ndim == 4 else sampled[..., 0]
 
 
 def _pixels(height: int, width: int) -> NDArray[np.float32]:

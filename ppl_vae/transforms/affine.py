@@ -4,11 +4,12 @@ Angles are in degrees in the settings and in radians in the parameters; translat
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace, device
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from ppl_vae.errors import InputError
 from ppl_vae.transforms._random import Random
@@ -39,7 +40,8 @@ class Affine:
 
     Parameters:
         Arrays (n,): ``angle``, in radians, positive counter-clockwise; ``right`` and ``down``, fractions of width
-        and height; ``scale``; ``shear``, in radians; ``across`` and ``upright``, -1 for flipped and 1 otherwise.
+        and height; ``scale``; and where they vary ``shear``, in radians, ``across`` and ``upright``, -1 for
+        flipped and 1 otherwise.
 
     Raises:
         InputError: A setting is out of its range.
@@ -65,37 +67,45 @@ class Affine:
     def draw(self, random: Random, shape: tuple[int, ...]) -> Parameters:
         """Parameters of each image; see the class."""
         turn, slant, move = math.radians(self.degrees), math.radians(self.shear), self.translate
-        ends = [(-turn, turn), (-move, move), (-move, move), self.scale, (-slant, slant)]
-        unit = random.uniform((7, shape[0]))
-        xp = array_namespace(unit)
+        ranges = {"angle": (-turn, turn), "right": (-move, move), "down": (-move, move), "scale": self.scale}
+        if self.shear:
+            ranges["shear"] = (-slant, slant)
+        # Below 0 with the probability of a flip.
+        flips = {"across": self.horizontal_flip, "upright": self.vertical_flip}
+        ranges |= {name: (-chance, 1.0 - chance) for name, chance in flips.items() if chance}
         # All at once: in a small network every operation counts.
-        low, width = (
-            _column(side, unit) for side in ([low for low, _ in ends], [high - low for low, high in ends])
-        )
-        flips = xp.ones_like(unit[5:])
-        if self.horizontal_flip or self.vertical_flip:
-            flipped = unit[5:] < _column([self.horizontal_flip, self.vertical_flip], unit)
-            flips = 1.0 - 2.0 * xp.astype(flipped, unit.dtype)
-        names = ("angle", "right", "down", "scale", "shear", "across", "upright")
-        return dict(zip(names, (*(low + width * unit[:5]), *flips), strict=True))
+        drawn = dict(zip(ranges, random.between(list(ranges.values()), shape[0]), strict=True))
+        return drawn | {name: _sign(drawn[name]) for name in flips if name in drawn}
 
     def apply(self, x: Any, parameters: Parameters) -> Any:
         """Moved images, of the shape of ``x``, (n, h, w) or (n, h, w, c)."""
-        return resample(x, _sources(parameters, *x.shape[1:3]))
+        return resample(x, _terms(parameters), _maps(*x.shape[1:3]))
 
 
-def _column(values: Sequence[float], like: Any) -> Any:
-    return array_namespace(like).asarray([[value] for value in values], dtype=like.dtype, device=device(like))
+def _sign(values: Any) -> Any:
+    xp = array_namespace(values)
+    return xp.copysign(xp.ones_like(values), values)
 
 
-def _sources(drawn: Parameters, height: int, width: int) -> Any:
-    """For each image the affine map from a pixel's place to its value's source, as ``resample`` takes it."""
+def _terms(drawn: Parameters) -> Any:
+    """What the map back from a moved pixel is linear in: the entries of its matrix, by 1, ``right``, ``down``."""
     xp = array_namespace(drawn["angle"])
-    # The inverse map, last factor first; where y points down, counter-clockwise is (cos, sin; -sin, cos).
-    sin, cos, slant = xp.sin(drawn["angle"]), xp.cos(drawn["angle"]), xp.tan(drawn["shear"])
-    across, upright = (drawn[name] / drawn["scale"] for name in ("across", "upright"))
-    entries = (across * (cos - slant * sin), -across * (sin + slant * cos), upright * sin, upright * cos)
-    turned = xp.reshape(xp.stack(entries, axis=-1), (-1, 2, 2))
-    moved = xp.stack([drawn["right"] * width, drawn["down"] * height], axis=-1)
-    back = xp.sum(turned * moved[:, None, :], axis=-1, keepdims=True)
-    return xp.concat([turned, -back], axis=-1)
+    sin, cos = xp.sin(drawn["angle"]), xp.cos(drawn["angle"])
+    rows = {"across": (cos, sin), "upright": (sin, cos)}
+    if "shear" in drawn:
+        slant = xp.tan(drawn["shear"])
+        rows["across"] = (cos - slant * sin, sin + slant * cos)
+    entries = [drawn[name] * entry if name in drawn else entry for name, row in rows.items() for entry in row]
+    matrix = xp.stack(entries) / drawn["scale"]
+    return xp.concat([matrix, matrix * drawn["right"], matrix * drawn["down"]])
+
+
+def _maps(height: int, width: int) -> NDArray[np.float64]:
+    """The maps back that belong to the terms, (12, 2, 3), for ``resample``."""
+    # Where y points down, a turn by an angle is (cos, sin; -sin, cos), and its inverse (cos, -sin; sin, cos).
+    turned = np.zeros((4, 2, 2))
+    turned[range(4), (0, 0, 1, 1), (0, 1, 0, 1)] = 1, -1, 1, 1
+    maps = np.zeros((3, 4, 2, 3))
+    maps[0, :, :, :2] = turned
+    maps[1:, :, :, 2] = np.moveaxis(-turned * (width, height), -1, 0)
+    return maps.reshape(12, 2, 3)

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import get_args
 
 from ppl_vae.data import BINARISE_MODES
 from ppl_vae.data.checks import check_choice
 from ppl_vae.errors import InputError
 from ppl_vae.likelihoods.support import COUNTS, LIKELIHOODS
+from ppl_vae.nets.clouds import CloudLikelihood
 from ppl_vae.transforms.affine import Affine
 from ppl_vae.transforms.clouds import DropPoints, PointJitter, Resize, Rotate
 from ppl_vae.transforms.colour import ColourJitter
@@ -61,7 +63,8 @@ def find_transform(
     Args:
         name: Names of ``PRESETS`` for data of this shape.
         data_shape: Shape of one datum.
-        likelihood: A key of ``ppl_vae.likelihoods.support.LIKELIHOODS``; None leaves grey values as they come.
+        likelihood: A key of ``ppl_vae.likelihoods.support.LIKELIHOODS``, or for clouds ``mixture`` or ``chamfer``
+            of ``point_vae``; None leaves grey values as they come.
         binarise: ``threshold``, ``sample`` or None, as for a fit.
 
     Raises:
@@ -122,7 +125,8 @@ def _finish(kind: Kind, likelihood: str | None, binarise: str | None) -> list[St
     if binarise is not None:
         check_choice(binarise, BINARISE_MODES, "binarise")
     if likelihood is not None:
-        check_choice(likelihood, LIKELIHOODS, "likelihood")
+        known = (*LIKELIHOODS, *get_args(CloudLikelihood)) if kind == "clouds" else LIKELIHOODS
+        check_choice(likelihood, known, "likelihood")
     if likelihood in COUNTS:
         raise InputError(
             f"likelihood must not be {likelihood} with a named transformation: values between pixels are no "
@@ -131,7 +135,7 @@ def _finish(kind: Kind, likelihood: str | None, binarise: str | None) -> list[St
     if kind == "clouds" and (binarise is not None or likelihood in ("bernoulli", "discretised-logistic-mixture")):
         raise InputError(
             f"likelihood must be one of real values with transformed point clouds, but it is {likelihood} with "
-            f"binarise {binarise}; use --likelihood gaussian without --binarise"
+            f"binarise {binarise}; use --likelihood gaussian, or mixture of point_vae, without --binarise"
         )
     if likelihood == "discretised-logistic-mixture":
         return [Levels()]

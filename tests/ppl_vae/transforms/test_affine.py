@@ -42,6 +42,21 @@ def test_quarter_turns_are_exact_and_counter_clockwise(backend, x64, shape, quar
     np.testing.assert_allclose(turned, np.rot90(x, quarters, axes=(1, 2)), rtol=0, atol=1e-12)
 
 
+def test_parameters_that_do_not_vary_are_left_out_and_change_nothing(backend):
+    x, drawn = images((8, 10), dtype=np.float32), backend.draw(Affine(15, 0.05, (0.9, 1.1)), (3, 8, 10))
+    assert list(drawn) == ["angle", "right", "down", "scale"]
+    still = {name: np.full(3, STILL[name], np.float32) for name in ("shear", "across", "upright")}
+    shorter, longer = (backend.apply(Affine(), x, parameters) for parameters in (drawn, drawn | still))
+    # Products by 1 and sums with 0 are exact, but a compiler may fuse them with others.
+    np.testing.assert_allclose(shorter, longer, rtol=0, atol=1e-6)
+
+
+def test_a_flip_may_be_certain(backend):
+    drawn = backend.draw(Affine(horizontal_flip=1.0), (500, 8, 8))
+    assert (drawn["across"] == -1.0).all()
+    assert "upright" not in drawn
+
+
 @pytest.mark.parametrize(("name", "axis"), [("across", 2), ("upright", 1)])
 def test_flips_are_exact(backend, x64, name, axis):
     x = images((8, 11, 3))

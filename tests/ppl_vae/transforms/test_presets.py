@@ -76,6 +76,11 @@ def test_transformed_data_are_in_the_support_of_the_likelihood(backend, likeliho
     check_support(likelihood or "gaussian", backend.run(transform, x))
 
 
+@pytest.mark.parametrize("likelihood", ["mixture", "chamfer", "gaussian"])
+def test_clouds_stay_as_they_are_transformed(likelihood):
+    assert find_transform("points", (20, 3), likelihood=likelihood) == find_transform("points", (20, 3))
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "options", "match"),
     [
@@ -95,7 +100,13 @@ def test_transformed_data_are_in_the_support_of_the_likelihood(backend, likeliho
         ("simple", (8, 8), {"likelihood": "normal"}, "likelihood must be one of .*, but it is 'normal'"),
         ("simple", (8, 8), {"binarise": "round"}, "binarise must be one of threshold, sample, but it is 'round'"),
         ("rotate", (20, 3), {"likelihood": "bernoulli"}, "likelihood must be one of real values"),
-        ("rotate", (20, 3), {"binarise": "sample"}, "use --likelihood gaussian without --binarise"),
+        (
+            "rotate",
+            (20, 3),
+            {"binarise": "sample"},
+            "use --likelihood gaussian, or mixture of point_vae, without --",
+        ),
+        ("simple", (8, 8), {"likelihood": "mixture"}, "likelihood must be one of .*, but it is 'mixture'"),
     ],
 )
 def test_what_does_not_fit_is_refused(name, shape, options, match):
@@ -110,6 +121,6 @@ def test_every_name_changes_the_data_but_none(kind, shape):
     import torch
 
     torch.manual_seed(0)
-    x = torch.rand((5, *shape))
+    x = torch.rand((20, *shape))
     for name in PRESETS[kind]:
         assert torch.equal(find_transform(name, shape).pyro(x), x) == (name == "none")

@@ -59,6 +59,19 @@ def test_a_captured_call_draws_anew_as_the_eager_one_does(name, shape):
 
 
 @needs("torch")
+def test_a_captured_call_of_simple_is_few_operations():
+    # In a small network each costs as much as a layer: these were 43, with copies of constants among them.
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    transform = find_transform("simple", (8, 8))
+    graph = make_fx(lambda x: transform.pyro(x))(torch.as_tensor(data((8, 8)))).graph
+    operations = [str(node.target) for node in graph.nodes if str(node.target).startswith("aten.")]
+    assert len(operations) <= 16, operations
+    assert not [name for name in operations if "copy" in name]
+
+
+@needs("torch")
 def test_a_transformation_passes_through_torch_func():
     import torch
 
