@@ -5,6 +5,7 @@ from typing import Any, Literal
 from ppl_vae.objective.consistency import Consistency, Mode, Stop
 from ppl_vae.objective.elbo import ELBO
 from ppl_vae.objective.numpyro_program import NumPyroLoss
+from ppl_vae.objective.site_divergence import Divergence
 
 __all__ = ["build_loss"]
 
@@ -17,6 +18,7 @@ def build_loss(
     mode: Mode = "replay",
     reverse: bool = False,
     stop: Stop = "none",
+    divergence: Divergence = "kl",
     student_t_bound: bool = False,
     binarise: Literal["none", "threshold", "sample"] = "none",
     base: Any = None,
@@ -34,6 +36,7 @@ def build_loss(
         mode: Values of a site's parents in the two guides: those of the first in both, or their own (surrogates).
         reverse: Exchange the two guides in the divergence.
         stop: The guide that gets no gradient from the divergence.
+        divergence: kl, or gamma_power for Student t sites: in closed form, but not on the scale of the KL.
         student_t_bound: For Student t sites of full scale matrices take an upper bound, not a draw.
         binarise: How grey data become zeros and ones, after they are transformed; a fit sets it to its own.
         base: Loss that is wrapped; the evidence lower bound by default.
@@ -50,6 +53,7 @@ def build_loss(
         mode=mode,
         reverse=reverse,
         stop=stop,
+        divergence=divergence,
         student_t_bound=student_t_bound,
         binarise=binarise,
     )

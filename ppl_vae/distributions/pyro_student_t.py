@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Chi2, Independent, Normal, constraints, register_kl
+from torch.distributions import Independent, Normal, constraints, register_kl
 
 from ppl_vae.formulas import student_t as formulas
 
@@ -35,10 +35,12 @@ class DiagonalStudentT(TorchDistribution):
 
     Attributes:
         number: ``df`` as it was given, where that was a number, otherwise None.
+        joint_scale: The scale that ``conditional`` was given, where that was a number, otherwise None.
     """
 
     arg_constraints = {"df": _positive_and_finite, "loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
+    joint_scale: float | None = None
 
     def __init__(
         self,
@@ -74,7 +76,9 @@ class DiagonalStudentT(TorchDistribution):
             event_dim: Number of axes of an event.
         """
         df, factor = formulas.conditional(df, given)
-        return cls(df, loc, scale * factor[(...,) + (None,) * event_dim], event_dim=event_dim)
+        fn = cls(df, loc, scale * factor[(...,) + (None,) * event_dim], event_dim=event_dim)
+        fn.joint_scale = float(scale) if isinstance(scale, int | float) else None
+        return fn
 
     @constraints.dependent_property
     def support(self) -> Any:
@@ -93,14 +97,18 @@ class DiagonalStudentT(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "DiagonalStudentT":
         """The same law on a larger batch, sharing memory."""
+        if torch.Size(batch_shape) == self.batch_shape:
+            return self
         event = (-1,) * len(self.event_shape)
-        return DiagonalStudentT(
+        fn = DiagonalStudentT(
             self.df.expand(batch_shape) if self.number is None else self.number,
             self.loc.expand((*batch_shape, *event)),
             self.scale.expand((*batch_shape, *event)),
             event_dim=len(self.event_shape),
             validate_args=self._validate_args,
         )
+        fn.joint_scale = self.joint_scale
+        return fn
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats of each event."""
@@ -118,9 +126,18 @@ class DiagonalStudentT(TorchDistribution):
         """Draws with gradients by all parameters."""
         shape = self._extended_shape(torch.Size(sample_shape))
         normal = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        chi2 = Chi2(self.df, validate_args=False).rsample(torch.Size(sample_shape))
-        factor = torch.rsqrt(chi2 / self.df)
-        return self.loc + self.scale * normal * factor[(...,) + (None,) * len(self.event_shape)]
+        ratio = self._chi_square_ratio(shape[: len(shape) - len(self.event_shape)])
+        noise = normal * torch.rsqrt(ratio)[(...,) + (None,) * len(self.event_shape)]
+        return self.loc + self.scale * noise
+
+    def _chi_square_ratio(self, shape: tuple[int, ...]) -> Tensor:
+        """Draws of a chi-square over its degrees of freedom, with gradients by these where they are a tensor."""
+        if self.number is None:
+            half = (0.5 * self.df).expand(shape)
+        else:
+            half = self.loc.new_full(shape, 0.5 * self.number)
+        # Chi2 has four operations more, one of which clamps what torch draws no smaller.
+        return torch._standard_gamma(half) / half
 
 
 def _expanded(values: Tensor, shape: tuple[int, ...]) -> Tensor:

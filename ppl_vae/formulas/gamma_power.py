@@ -21,9 +21,18 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from ppl_vae.formulas.student_t import log_normaliser
+from ppl_vae.formulas.student_t import log_normaliser, log_power_norm
 
-__all__ = ["Level", "dense_regulariser", "levels", "log_power_base", "log_ratio_at_least", "regulariser"]
+__all__ = [
+    "Level",
+    "dense_divergence",
+    "dense_regulariser",
+    "excess_and_power",
+    "levels",
+    "log_power_base",
+    "log_ratio_at_least",
+    "regulariser",
+]
 
 Function = Callable[[Any], Any]
 
@@ -113,17 +122,53 @@ def regulariser(squared_shift: Any, log_variances: Any, level: Level) -> Any:
     Returns:
         R in nats, 0 or more, (...).
     """
+    excess, power, _ = excess_and_power(log_variances, level)
+    return _half(squared_shift, excess, power, level)
+
+
+def excess_and_power(log_variances: Any, level: Level) -> tuple[Any, Any, Any]:
+    """What the bracket of a regulariser is made of: excess less D times power.
+
+    Returns:
+        Trace less its value at the least and expm1(L / D), each (...); and the derivatives of the bracket by the
+        log variances, (..., m).
+    """
     xp = array_namespace(log_variances)
     centred = log_variances - level.log_s
-    return _half(squared_shift, xp.sum(xp.expm1(centred), axis=-1), xp.sum(centred, axis=-1), level)
+    grown, power = xp.expm1(centred), xp.expm1(xp.sum(centred, axis=-1) / level.total)
+    return xp.sum(grown, axis=-1), power, grown - power[..., None]
 
 
 def dense_regulariser(squared_shift: Any, trace: Any, log_det: Any, dim: int, level: Level) -> Any:
     """The same of any Sigma (dim, dim), from its trace and its log determinant, each (...)."""
     xp = array_namespace(trace)
-    return _half(squared_shift, trace * xp.exp(-level.log_s) - dim, log_det - dim * level.log_s, level)
+    unit = array_namespace(level.log_s).exp(-level.log_s)
+    volume = log_det - dim * level.log_s
+    return _half(squared_shift, trace * unit - dim, xp.expm1(volume / level.total), level)
 
 
-def _half(squared_shift: Any, excess: Any, volume: Any, level: Level) -> Any:
-    xp = array_namespace(volume)
-    return 0.5 * (squared_shift + level.kappa * (excess - level.total * xp.expm1(volume / level.total)))
+def dense_divergence(
+    df: Any, trace: Any, squared_shift: Any, log_ratio: Any, log_det_p: Any, dim: int, *, log_gamma: Function
+) -> Any:
+    """Gamma-power divergence of one t from another of the same df: a regulariser, times a constant of the second.
+
+    It is ``student_t.power_divergence``, with scales that need not be diagonal.
+
+    Args:
+        df: Degrees of freedom above 2, an array (...).
+        trace: Of the first's squared scales in units of the second's, (...).
+        squared_shift: Squared distance of the locations in these units, (...).
+        log_ratio: Log determinant of the first's scales in these units, (...).
+        log_det_p: Log determinant of the second's scales, (...).
+        dim: Number of coordinates.
+        log_gamma: Log-gamma function of the backend.
+    """
+    xp = array_namespace(df)
+    level = _level(xp.zeros_like(df), df, 0, dim, df + (dim - 2.0))
+    log_height = log_power_norm(df, dim, log_det_p, log_gamma=log_gamma) - xp.log1p(dim / (df - 2.0))
+    factor = (1.0 + dim / df) * xp.exp(log_height)
+    return factor * dense_regulariser(squared_shift, trace, 2.0 * log_ratio, dim, level)
+
+
+def _half(squared_shift: Any, excess: Any, power: Any, level: Level) -> Any:
+    return 0.5 * (squared_shift + level.kappa * (excess - level.total * power))

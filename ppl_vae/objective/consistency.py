@@ -8,10 +8,17 @@ from ppl_vae.data import BINARISE_MODES
 from ppl_vae.data.checks import check_choice
 from ppl_vae.errors import InputError
 from ppl_vae.objective.objective import LatentRule, Objective, Program
-from ppl_vae.objective.site_divergence import DENSE_T, UPPER_BOUND, site_divergence
+from ppl_vae.objective.site_divergence import (
+    DENSE_T,
+    GAMMA_POWER,
+    STUDENT_T,
+    UPPER_BOUND,
+    Divergence,
+    site_divergence,
+)
 from ppl_vae.objective.site_weights import SiteWeights, check_weight
 from ppl_vae.objective.sites import Site, Traces, as_number
-from ppl_vae.objective.terms import Terms
+from ppl_vae.objective.terms import Terms, weighted
 from ppl_vae.objective.views import Views
 from ppl_vae.transforms import CallTransform, Transform
 
@@ -26,6 +33,8 @@ Guide = Mapping[str, Site]
 
 # Name among the betas of a call that carries the weight of the term.
 SCHEDULED = "consistency"
+# How far the least df is below 2.
+SMALL_DF = "small df"
 
 
 class Consistency(Objective):
@@ -50,6 +59,9 @@ class Consistency(Objective):
         mode: Parents of a site; see above.
         reverse: Take the divergence of the guide on x from that on t(x).
         stop: The guide that gets no gradient from the term.
+        divergence: "kl"; or "gamma_power" to measure Student t sites of one df above 2 by the gamma-power
+            divergence in place of the KL. It is not on that scale, depends on the unit of z, and its sum over
+            sites is no divergence of the joint posteriors.
         student_t_bound: For Student t sites of a full scale matrix and one df take an upper bound, not a draw.
         binarise: Make zeros and ones of the data, which are grey, after the transformation and in both branches:
             ``threshold``, ``sample`` or ``none``.
@@ -71,12 +83,19 @@ class Consistency(Objective):
         mode: Mode = "replay",
         reverse: bool = False,
         stop: Stop = "none",
+        divergence: Divergence = "kl",
         student_t_bound: bool = False,
         binarise: str = "none",
     ) -> None:
         super().__init__(num_particles=base.num_particles)
         check_choice(mode, get_args(Mode), "mode")
         check_choice(stop, get_args(Stop), "stop")
+        check_choice(divergence, get_args(Divergence), "divergence")
+        if student_t_bound and divergence != "kl":
+            raise InputError(
+                f"student_t_bound must go with the divergence kl, which it bounds, but with it is {divergence}; "
+                "leave one of the two out"
+            )
         check_choice(binarise, ("none", *BINARISE_MODES), "binarise")
         self.base, self.allow_unbounded, self.has_betas = base, base.allow_unbounded, base.has_betas
         self.binarises = binarise != "none"
@@ -84,6 +103,7 @@ class Consistency(Objective):
         self.weights = SiteWeights.parse(weight, site_weights)
         self.term_weights = {SCHEDULED: weight}
         self.mode, self.reverse, self.stop, self.bound = mode, reverse, stop, student_t_bound
+        self.divergence = divergence
 
     def prepare(self, program: Program) -> Program:
         """The program on the data of the untransformed branch."""
@@ -106,9 +126,14 @@ class Consistency(Objective):
 
     def notes(self, traces: Traces, program: Program) -> list[str]:
         """The base's notes, and what the term is not."""
-        surrogate = f"consistency in the mode {self.mode} is a surrogate, no divergence of the posteriors"
-        levels = len(traces.guide) > 1 and self.mode != "replay"
-        return [*self.base.notes(traces, program), *self.views.notes(traces, program), *[surrogate] * levels]
+        notes = [*self.base.notes(traces, program), *self.views.notes(traces, program)]
+        if self.divergence == "gamma_power":
+            notes.append(
+                f"consistency is a {GAMMA_POWER}: its values and weights do not compare with those of a KL"
+            )
+        if len(traces.guide) > 1 and self.mode != "replay":
+            notes.append(f"consistency in the mode {self.mode} is a surrogate, no divergence of the posteriors")
+        return notes
 
     def deviations(self, traces: Traces, program: Program) -> Mapping[str, Any]:
         """The base's deviations, and how far data are from what a transformation and a likelihood take."""
@@ -135,7 +160,7 @@ class Consistency(Objective):
         for name, value in values.items():
             weight = weights.of(name)
             if as_number(weight) != 0.0:
-                loss = loss + weight * value
+                loss = loss + weighted(value, weight)
         extras = {f"transformed/{name}": value for name, value in transformed.flat().items()}
         extras |= {f"consistency/{name}": value for name, value in values.items()}
         return replace(
@@ -162,8 +187,11 @@ class Consistency(Objective):
     def _deviations(self, here: Traces, there: Traces, given: Program) -> dict[str, Any]:
         found = self.views.deviations(there, given)
         for name, q in there.guide.items():
-            if self.bound and q.family == DENSE_T:
-                found[f"{UPPER_BOUND}/{name}"] = abs(q.fn.df - here.guide[name].fn.df).max()
+            if self.divergence == "gamma_power" and q.family in STUDENT_T:
+                found[f"{GAMMA_POWER}/{name}"] = _df_gap(q, here.guide[name])
+                found[f"{SMALL_DF}/{name}"] = 2.0 - q.fn.df.min()
+            elif self.bound and q.family == DENSE_T:
+                found[f"{UPPER_BOUND}/{name}"] = _df_gap(q, here.guide[name])
         return {f"consistency/{name}": value for name, value in found.items()}
 
     def _divergences(
@@ -179,7 +207,9 @@ class Consistency(Objective):
             p = ps[name]
             q = _constant(q, program) if stops_first else q
             p = _constant(p, program) if stops_second else p
-            site, elements, how[name] = site_divergence(q, p, program, bound=self.bound)
+            site, elements, how[name] = site_divergence(
+                q, p, program, divergence=self.divergence, bound=self.bound
+            )
             # Over the data alone: a beta of the site is no part of the term.
             values[name] = site.total(elements, 1.0 / here.num_data)
         return values, how
@@ -217,6 +247,10 @@ def _constant(site: Site, program: Program) -> Site:
     return replace(site, fn=program.constant(site.fn), value=program.constant(site.value))
 
 
+def _df_gap(q: Site, p: Site) -> Any:
+    return abs(q.fn.df - p.fn.df).max()
+
+
 def _check_structure(first: Guide, second: Guide) -> None:
     one_sided = sorted(first.keys() ^ second.keys())
     if one_sided:
@@ -238,11 +272,11 @@ def _check(deviations: Mapping[str, Any]) -> None:
         off = as_number(value)
         if off is None or off <= _ALLOWED[kind]:
             continue
-        raise InputError(_MESSAGES[kind].format(subject=subject, off=f"{off:.3g}"))
+        raise InputError(_MESSAGES[kind].format(subject=subject, off=f"{off:.3g}", df=f"{2.0 - off:.3g}"))
 
 
 # Of float32 in grey levels of 255, and in degrees of freedom; images may not leave [0, 1] at all.
-_ALLOWED = {"range": 0.0, "support": 1e-4, UPPER_BOUND: 1e-4}
+_ALLOWED = {"range": 0.0, "support": 1e-4, UPPER_BOUND: 1e-4, GAMMA_POWER: 1e-4, SMALL_DF: -1e-4}
 _MESSAGES = {
     "range": "x must lie in [0, 1] for the transformation {subject}, but it is {off} outside; divide it by its "
     "maximum, or write a function (args, kwargs) -> (args, kwargs)",
@@ -250,4 +284,8 @@ _MESSAGES = {
     "from the nearest that has; end the transformation with ppl_vae.transforms.Binarise or Levels",
     UPPER_BOUND: "site {subject!r} must have the same df on data and on transformed data for the upper bound, but "
     "it differs by {off}; leave student_t_bound out",
+    GAMMA_POWER: "site {subject!r} must have the same df on data and on transformed data for the gamma-power "
+    "divergence, but it differs by {off}; use the divergence kl",
+    SMALL_DF: "df of site {subject!r} must be above 2 for the gamma-power divergence, which holds second moments, "
+    "but it is {df}; raise it, or use the divergence kl",
 }

@@ -7,7 +7,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from ppl_vae.errors import InputError
-from ppl_vae.formulas import gamma_power, student_t
+from ppl_vae.formulas import gamma_power
+from ppl_vae.objective.combinations import Combination, Slope, totals
 from ppl_vae.objective.joint_t import (
     Conditional,
     JointT,
@@ -16,6 +17,7 @@ from ppl_vae.objective.joint_t import (
     read_joint_t,
     scale_deviations,
     scales,
+    unit_density,
 )
 from ppl_vae.objective.objective import Objective, Program
 from ppl_vae.objective.sites import Site, Traces
@@ -59,20 +61,23 @@ class GammaPower(Objective):
     def read(self, traces: Traces, program: Program) -> Terms:
         """Terms of one run; see ``Objective.read``."""
         run = read_joint_t(traces, program)
+        densities, weight = run.log_densities(program), 1.0 / traces.num_data
         levels = self._levels(run, program)
-        weight = 1.0 / traces.num_data
-        error = run.x.site.total(0.5 * run.x.squared, weight)
-        loss, gamma_loss, rates, extras, how = weighted(error, run.x.site.beta), error, {}, {}, []
+        wanted = [(run.x.site, _half_squared_error(run.x)), (run.x.site, -densities[run.x.site.name])]
         for (name, part), level in zip(run.latents.items(), levels, strict=True):
             q = run.guide[name]
-            value = q.total(_regulariser(run, part, q, level), weight)
+            log_scales = _log_scales(part, q)
+            log_q = _log_guide(run, part, q, log_scales, program)
+            wanted += [(q, _regulariser(run, part, q, log_scales, level)), (q, log_q.minus(densities[name]))]
+        error, distortion, *values = totals(wanted, weight)
+        loss, gamma_loss, extras, how = weighted(error, run.x.site.beta), error, {}, []
+        for (name, q), level, value in zip(run.guide.items(), levels, values[::2], strict=True):
             loss = loss + weighted(value, q.beta)
             counted = 1.0 if q.mask is None else q.total(1.0, weight)  # masked data have no constant
             gamma_loss = gamma_loss + value - 0.5 * level.constant * counted
-            rates[name] = q.total(_log_guide(run, part, q, program) - part.log_prob(run.df, program), weight)
             extras[f"regulariser/{name}"] = value
             how += [(name, "sampled"), (f"regulariser/{name}", "analytic")]
-        distortion = run.x.site.total(-run.x.log_prob(run.df, program), weight)
+        rates = dict(zip(run.guide, values[1::2], strict=True))
         extras |= {"half_squared_error": error, "gamma_loss": gamma_loss}
         return Terms(loss=loss, distortion=distortion, rates=rates, extras=extras, how=tuple(how))
 
@@ -101,28 +106,49 @@ class GammaPower(Objective):
         return gamma_power.levels(run.df, run.x.dim, dims, run.x.log_det, self.entropy, log_gamma=log_gamma)
 
 
-def _regulariser(run: JointT, part: Conditional, q: Site, level: gamma_power.Level) -> Any:
-    """Regulariser of a latent site, (n,)."""
+def _log_scales(part: Conditional, q: Site) -> Any:
+    """Log scales of the guide's t, one a coordinate, (n, d)."""
+    values = scales(q)
+    xp = array_namespace(values)
+    found = xp.log(values)
+    return found if found.shape[-1] == part.dim else xp.broadcast_to(found, (*found.shape[:-1], part.dim))
+
+
+def _half_squared_error(x: Conditional) -> Combination:
+    """Half the squared error of each datum in units of sigma."""
+    if len(x.own) > 1:
+        return Combination(0.0, ((0.5, x.squared),), None)
+    return Combination(0.0, ((0.5, x.squared),), (Slope(x.offset, x.offset, 1.0 / x.own[0] ** 2),))
+
+
+def _regulariser(
+    run: JointT, part: Conditional, q: Site, log_scales: Any, level: gamma_power.Level
+) -> Combination:
+    """Regulariser of a latent site, of each datum."""
     shift = flat(q, q.fn.loc) - flat(part.site, part.site.fn.loc)
     xp = array_namespace(shift)
-    squared = xp.sum(shift**2, axis=-1)
-    # Sigma over the squared scale of the guide's t.
+    squared = xp.sum(shift * shift, axis=-1)
+    # Sigma over the squared scale of the guide's t: a level in units of that costs no operation.
     ratio = 1.0 + (run.x.dim + part.above) / run.df
-    log_ratio, log_scales = array_namespace(ratio).log(ratio), xp.log(scales(q))
+    level = level._replace(log_s=level.log_s - array_namespace(ratio).log(ratio))
     if hasattr(q.fn, "scale_tril"):
-        trace = ratio * xp.sum(q.fn.scale_tril**2, axis=(-2, -1))
-        log_det = 2.0 * xp.sum(log_scales, axis=-1) + part.dim * log_ratio
-        return gamma_power.dense_regulariser(squared, trace, log_det, part.dim, level)
-    log_variances = 2.0 * log_scales + log_ratio
-    return gamma_power.regulariser(squared, xp.broadcast_to(log_variances, shift.shape), level)
+        trace, log_det = xp.sum(q.fn.scale_tril**2, axis=(-2, -1)), 2.0 * xp.sum(log_scales, axis=-1)
+        value = gamma_power.dense_regulariser(squared, trace, log_det, part.dim, level)
+        return Combination(0.0, ((1.0, value),), None)
+    if log_scales.shape != shift.shape:
+        log_scales = xp.broadcast_to(log_scales, shift.shape)
+    excess, power, direction = gamma_power.excess_and_power(2.0 * log_scales, level)
+    half = 0.5 * level.kappa
+    slopes = Slope(shift, shift, 1.0), Slope(log_scales, direction, level.kappa)
+    return Combination(0.0, ((0.5, squared), (half, excess), (-half * level.total, power)), slopes)
 
 
-def _log_guide(run: JointT, part: Conditional, q: Site, program: Program) -> Any:
-    """Log density of the guide's draw without gradients, (n,)."""
+def _log_guide(run: JointT, part: Conditional, q: Site, log_scales: Any, program: Program) -> Combination:
+    """Log density of the guide's draw without gradients."""
     if hasattr(q.fn, "scale_tril"):
-        return program.constant(q.log_prob())
+        return Combination(0.0, ((1.0, program.constant(q.log_prob())),))
     value, loc, scale = (program.constant(v) for v in (flat(q, q.value), flat(q, q.fn.loc), scales(q)))
     noise = (value - loc) / scale
-    squared, df = array_namespace(noise).sum(noise * noise, axis=-1), run.df + (run.x.dim + part.above)
-    radial = student_t.radial_log_density(squared, df, part.dim, log_gamma=program.log_gamma)
-    return radial - student_t.log_det(scale, part.dim)
+    xp, df = array_namespace(noise), run.df + (run.x.dim + part.above)
+    found = unit_density(xp.sum(noise * noise, axis=-1), df, part.dim, program)
+    return found.minus(Combination(0.0, ((1.0, xp.sum(program.constant(log_scales), axis=-1)),)))

@@ -17,10 +17,20 @@ from array_api_compat import array_namespace
 
 from ppl_vae.errors import InputError
 from ppl_vae.formulas import student_t
+from ppl_vae.objective.combinations import Combination
 from ppl_vae.objective.objective import Program
 from ppl_vae.objective.sites import Site, Traces, as_number
 
-__all__ = ["Conditional", "JointT", "check_scales", "flat", "read_joint_t", "scale_deviations", "scales"]
+__all__ = [
+    "Conditional",
+    "JointT",
+    "check_scales",
+    "flat",
+    "read_joint_t",
+    "scale_deviations",
+    "scales",
+    "unit_density",
+]
 
 # The second, of full covariance, for the guide alone.
 FAMILIES = ("DiagonalStudentT", "MultivariateStudentT")
@@ -39,25 +49,20 @@ class Conditional:
         dim: Number of its coordinates d.
         above: Number k of coordinates drawn before it.
         ratio: Its squared scale over that of the joint, (n,); None for the first site, where it is 1.
+        offset: Its location less its value, (n, d).
         squared: Squared distance of its value from its location, in units of the joint's scale, (n,).
         log_det: Sum of the log scales of the joint over its coordinates, (); 0.0 for latents.
+        own: The joint's scales of its coordinates, (d,) or (1,).
     """
 
     site: Site
     dim: int
     above: int
     ratio: Any
+    offset: Any
     squared: Any
     log_det: Any
-
-    def log_prob(self, df: Any, program: Program) -> Any:
-        """Log density without gradients, (n,), in nats; ``df`` is that of the joint."""
-        squared, volume = program.constant(self.squared), self.log_det
-        if self.ratio is not None:
-            ratio = program.constant(self.ratio)
-            squared, volume = squared / ratio, volume + 0.5 * self.dim * array_namespace(ratio).log(ratio)
-        log_gamma = program.log_gamma
-        return student_t.radial_log_density(squared, df + self.above, self.dim, log_gamma=log_gamma) - volume
+    own: Any
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,21 @@ class JointT:
     def dim(self) -> int:
         """Number of coordinates of data and latents."""
         return self.x.dim + sum(part.dim for part in self.latents.values())
+
+    def log_densities(self, program: Program) -> dict[str, Combination]:
+        """Log densities of the model's sites by name, without gradients, in nats.
+
+        Each is that of the joint t of the coordinates so far, less that of those before.
+        """
+        found, squared, before = {}, None, Combination(0.0, ())
+        for part in [*self.latents.values(), self.x]:
+            own, dim = program.constant(part.squared), part.above + part.dim
+            squared = own if squared is None else squared + own  # no operation for the first
+            joint = unit_density(squared, self.df, dim, program)
+            conditional = joint.minus(before)
+            found[part.site.name] = conditional._replace(constant=conditional.constant - part.log_det)
+            before = joint
+        return found
 
 
 def read_joint_t(traces: Traces, program: Program) -> JointT:
@@ -115,6 +135,19 @@ def read_joint_t(traces: Traces, program: Program) -> JointT:
     return run
 
 
+def unit_density(squared: Any, df: Any, dim: int, program: Program) -> Combination:
+    """Log density of a t of unit scale, as ``student_t.radial_log_density``, whose arguments it has.
+
+    Args:
+        squared: Squared distances, (n,).
+        df: Degrees of freedom.
+        dim: Number of coordinates.
+        program: Where the log-gamma function is.
+    """
+    height = student_t.log_normaliser(df, dim, log_gamma=program.log_gamma)
+    return Combination(height, ((-0.5 * (df + dim), array_namespace(squared).log1p(squared / df)),))
+
+
 def flat(site: Site, values: Any) -> Any:
     """Values of a site with one axis for the event, (n, d).
 
@@ -141,21 +174,31 @@ def scales(site: Site) -> Any:
 
 def _conditional(site: Site, df: Any, before: list[Conditional], program: Program) -> Conditional:
     xp = array_namespace(site.value)
-    offset, ratio, log_det = flat(site, site.value) - flat(site, site.fn.loc), None, 0.0
+    offset, ratio, log_det, own = flat(site, site.fn.loc) - flat(site, site.value), None, 0.0, np.ones(1)
     above, dim = sum(part.dim for part in before), offset.shape[-1]
     if before:
         # Begun with the first, not with 0: steps of small networks are as long as their operations are many.
         ratio = (df + sum((part.squared for part in before[1:]), before[0].squared)) / (df + above)
-    squared = xp.sum(offset**2, axis=-1)
+    squared = xp.sum(offset * offset, axis=-1)
     if site.is_observed:
         # The joint's scale is the same for all data; that of one of them is free of rounding's gradients.
-        scale = scales(site)
-        own = program.constant(scale.reshape(-1, scale.shape[-1])[0])
-        if ratio is not None:
-            own = own / program.constant(ratio.reshape(-1)[0]) ** 0.5
+        own = _joint_scales(site, ratio, program)
         log_det = student_t.log_det(own, dim)
         squared = squared / own[0] ** 2 if len(own) == 1 else xp.sum((offset / own) ** 2, axis=-1)
-    return Conditional(site, dim, above, ratio, squared, log_det)
+    return Conditional(site, dim, above, ratio, offset, squared, log_det, own)
+
+
+def _joint_scales(site: Site, ratio: Any, program: Program) -> Any:
+    """The joint's scales of the observed coordinates, (d,) or (1,), without gradients.
+
+    Where the program gave a number, all constants of the loss are numbers, and no operations.
+    """
+    number = getattr(site.fn, "joint_scale", None)
+    if number is not None:
+        return np.asarray([number])
+    scale = scales(site)
+    own = program.constant(scale.reshape(-1, scale.shape[-1])[0])
+    return own if ratio is None else own / program.constant(ratio.reshape(-1)[0]) ** 0.5
 
 
 def _data(traces: Traces) -> Site:
@@ -203,7 +246,7 @@ def scale_deviations(run: JointT, traces: Traces, program: Program) -> dict[str,
         own = scales(part.site)
         if part.ratio is not None:
             own = own / part.ratio[..., None] ** 0.5
-        reference = own.reshape(-1, own.shape[-1])[0] if part is run.x else 1.0
+        reference = part.own[0] if len(part.own) == 1 else part.own
         found[part.site.name] = abs(own / reference - 1.0).max()
 
     def log_sigma(sites: Mapping[str, Site]) -> Any:

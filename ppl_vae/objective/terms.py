@@ -21,7 +21,7 @@ class Terms:
             be negative, where the guide draws a site before its parents in the model.
         extras: Further terms by name, such as a consistency.
         how: Pairs of a term's name and how it was computed: "analytic", "quadrature", "upper bound", "sampled",
-            or "site term" for what is no rate.
+            "gamma-power divergence" for what is no KL, or "site term" for what is no rate.
     """
 
     loss: Any

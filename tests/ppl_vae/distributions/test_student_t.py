@@ -361,6 +361,34 @@ def test_no_array_is_much_larger_than_the_draws_in_numpyro():
 
 
 @PYRO
+def test_a_df_that_is_a_number_draws_as_a_tensor_does_in_pyro():
+    import torch
+
+    from ppl_vae.distributions.pyro_student_t import DiagonalStudentT
+
+    drawn = []
+    for df in (3.0, torch.tensor(3.0)):
+        torch.manual_seed(0)
+        drawn.append(DiagonalStudentT(df, torch.zeros(5, 4), 2.0).rsample((3,)))
+    torch.testing.assert_close(*drawn, rtol=0.0, atol=0.0)
+    # Half of such chi-squares are below the least number of float32.
+    assert DiagonalStudentT(1e-3, torch.zeros(1000, 2), 1.0).rsample().isfinite().all()
+
+
+@PYRO
+def test_a_conditional_keeps_the_scale_of_the_joint_in_pyro():
+    import torch
+
+    from ppl_vae.distributions.pyro_student_t import DiagonalStudentT
+
+    given = [torch.ones(3, 2)]
+    fn = DiagonalStudentT.conditional(5.0, torch.zeros(3, 4), 2, given)
+    assert (fn.joint_scale, fn.expand((6, 3)).joint_scale, fn.expand((3,)).joint_scale) == (2.0, 2.0, 2.0)
+    assert DiagonalStudentT.conditional(5.0, torch.zeros(3, 4), torch.tensor(2.0), given).joint_scale is None
+    assert DiagonalStudentT(5.0, torch.zeros(3, 4), 2.0).joint_scale is None
+
+
+@PYRO
 def test_a_step_can_be_captured_in_pyro():
     import pyro
     import torch
