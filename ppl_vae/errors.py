@@ -1,6 +1,9 @@
-"""The one error a user's mistake raises."""
+"""The one error a user's mistake raises, and the remedy for a misspelt word."""
 
-__all__ = ["InputError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["InputError", "remedy_for"]
 
 
 class InputError(ValueError):
@@ -16,3 +19,19 @@ class InputError(ValueError):
         ...
         ppl_vae.errors.InputError: num_draws must be at least 1, but it is 0; ask for one draw or more
     """
+
+
+def remedy_for(word: str, known: Iterable[str], otherwise: str) -> str:
+    """What to do about a word that is none of the known ones.
+
+    Args:
+        word: The word.
+        known: Words that it may have meant.
+        otherwise: What to do if it is like none of them.
+
+    Example:
+        >>> remedy_for("bset", ["best", "last"], "choose one of them")
+        'did you mean best?'
+    """
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise

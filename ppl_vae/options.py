@@ -8,12 +8,11 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, remedy_for
 
-__all__ = ["Option", "check_options", "documented_arguments", "options_of", "parse_assignments"]
+__all__ = ["Option", "check_options", "documented_arguments", "options_of", "parse_assignments", "words_of"]
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -46,9 +45,9 @@ class Option:
         try:
             return _convert(self.type, value)
         except (TypeError, ValueError, OverflowError, KeyError):
+            remedy = remedy_for(str(value), words_of(self.type), f"the default is {self.default!r}")
             raise InputError(
-                f"option {self.name} must be {describe(self.type)}, but it is {value!r}; "
-                f"the default is {self.default!r}"
+                f"option {self.name} must be {describe(self.type)}, but it is {value!r}; {remedy}"
             ) from None
 
 
@@ -103,10 +102,9 @@ def check_options(
     known = {option.name: option for option in options}
     for name in values:
         if name not in known:
-            close = get_close_matches(name, [*known, *elsewhere], n=1)
+            remedy = remedy_for(name, [*known, *elsewhere], "choose one of them, or leave it out")
             raise InputError(
-                f"option {name!r} must be one of {owner}, which has {', '.join(known) or 'none'}; "
-                f"{f'did you mean {close[0]}?' if close else 'choose one of them, or leave it out'}"
+                f"option {name!r} must be one of {owner}, which has {', '.join(known) or 'none'}; {remedy}"
             )
     return {name: known[name].convert(value) for name, value in values.items()}
 
@@ -149,10 +147,26 @@ def documented_arguments(function: Callable[..., Any]) -> dict[str, str]:
 
 def describe(annotation: Any) -> str:
     """An option's type in words."""
+    if words := words_of(annotation):
+        return "one of " + ", ".join(words)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(annotation, "whole numbers")
+
+
+def words_of(annotation: Any) -> list[str]:
+    """The words that a ``Literal`` takes, also one that is annotated or may be None; none of any other type.
+
+    Args:
+        annotation: The type.
+
+    Example:
+        >>> words_of(Literal["best", "last"] | None)
+        ['best', 'last']
+    """
+    parts = get_args(annotation)
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(annotation)))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(annotation, "whole numbers")
+        return list(map(str, parts))
+    return next(filter(None, map(words_of, parts)), [])
 
 
 def _is_option_type(annotation: Any) -> bool:

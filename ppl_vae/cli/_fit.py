@@ -104,13 +104,13 @@ FIT_PARAMETERS = [
     parameter("loss", str | None, typer.Option(None, help="Loss.", show_default="the variant's")),
     parameter("base_loss", str | None, typer.Option(None, help="Loss that a wrapping loss wraps.")),
     parameter("loss_option", list[str], typer.Option([], help="Option of the loss.", metavar="<key=value>")),
+    parameter("base_option", list[str], typer.Option([], help="Option of the base loss.", metavar="<key=value>")),
     parameter("out", Path | None, typer.Option(None, help="Run folder.", show_default="runs/VARIANT-BACKEND-N")),
     parameter("as_json", bool, typer.Option(False, "--json", help="Print JSON instead of a table.")),
 ]
 # A sweep has no --init: each of its points would have another one, and nothing to learn.
 _PARAMETERS = [
     *FIT_PARAMETERS,
-    parameter("base_option", list[str], typer.Option([], help="Option of the base loss.", metavar="<key=value>")),
     parameter(
         "init",
         Literal["random", "linear-optimum"],

@@ -1,15 +1,18 @@
 """What commands share: argument types, the progress bar, and how a mistake is reported."""
 
 import functools
+import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, remedy_for
+from ppl_vae.options import words_of
 
 __all__ = ["AsJson", "Backend", "OptionalBackend", "RunPath", "messages", "progress", "progress_bar", "reported"]
 
@@ -57,14 +60,38 @@ def progress_bar() -> Iterator[Callable[[Mapping[str, Any], float], None]]:
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a user's mistake into one message and exit code 2, an interrupt into 130."""
+    """Turn a user's mistake into one message and exit code 2, an interrupt into 130.
+
+    A word that an option with a set of words does not take is answered with the nearest one.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         with messages():
             command(*args, **kwargs)
 
+    signature = inspect.signature(command)
+    parameters = list(map(_with_remedy, signature.parameters.values()))
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return wrapped
+
+
+def _with_remedy(parameter: inspect.Parameter) -> inspect.Parameter:
+    annotation, words = parameter.annotation, words_of(parameter.annotation)
+    if not words:
+        return parameter
+    (info,) = map(copy, getattr(annotation, "__metadata__", [parameter.default]))
+    info.parser = functools.partial(_read_word, words)
+    if get_origin(annotation) is Annotated:
+        return parameter.replace(annotation=Annotated[annotation.__origin__, info])
+    return parameter.replace(default=info)
+
+
+def _read_word(words: Sequence[str], value: Any) -> Any:
+    if str(value) in words:  # a default may be a number
+        return value
+    remedy = remedy_for(value, words, "choose one of them")
+    raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, words))}; {remedy}")
 
 
 @contextmanager

@@ -28,13 +28,13 @@ def sweep_command(words: Sequence[str]) -> Callable[..., None]:
 
         beta, as_json = values.pop("beta"), values.pop("as_json")
         values["target_rates"] = values.pop("target_rate")
-        loss_options = parse_assignments(values.pop("loss_option"), "--loss-option")
+        values["loss_options"] = parse_assignments(values.pop("loss_option"), "--loss-option")
+        values["base_options"] = parse_assignments(values.pop("base_option"), "--base-option")
         together = len(beta) == 1 and "=" not in beta[0]
         with progress() as report:
             found = sweep(
                 values.pop("variant"),
                 beta=beta[0] if together else parse_assignments(beta, "--beta"),
-                loss_options=loss_options,
                 report=report,
                 **values,
             )

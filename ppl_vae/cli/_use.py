@@ -50,8 +50,8 @@ def encode(
 ) -> None:
     """Write codes of data: posterior means and standard deviations by latent site, and labels.
 
-    --scores adds by datum log p(x) by importance sampling with its standard error and Pareto k-hat, the elbo,
-    the distortion, and the rate in all and by site. Data that the model finds unlikely have a low log p(x).
+    --scores adds by datum log p(x) by importance sampling with its standard error over draws and Pareto k-hat, the
+    elbo, the distortion, and the rate in all and by site. Data that the model finds unlikely have a low log p(x).
     """
     from ppl_vae.diagnostics.summary_page import BAD_KHAT
     from ppl_vae.posterior import encode as encode_data
@@ -141,7 +141,7 @@ def sample(
     """Write draws from the model without data: of the mean of x given the latents, or of x itself.
 
     A conditional model draws given conditions, which are written beside the draws under ``c``. The alternative
-    prior is that of programs with a method ``alternative_model``, such as t3vae.
+    prior is that of programs with a method ``alternative_model``: t3vae, t3hvae and t3cvae.
     """
     from ppl_vae.data import load
     from ppl_vae.diagnostics.panels import num_shown
@@ -149,6 +149,11 @@ def sample(
     from ppl_vae.training.engine import conditions_for
 
     job = _Job("sample", run, out, "samples.npz", (".npz", ".csv", ".png"), backend, device, seed)
+    if prior == "alternative" and not hasattr(job.run.program.object, "alternative_model"):
+        raise InputError(
+            "prior alternative needs a program with a method alternative_model, as t3vae, t3hvae and t3cvae have, "
+            f"but {job.run.program.name} has none; leave --prior out, or fit one of these"
+        )
     check_size(num, job.run.record["data"]["data_shape"], "num")
     chosen = job.run.default_condition if condition is None else load(condition).in_memory()
     given = conditions_for(num, chosen, job.run.engine.condition_shape)

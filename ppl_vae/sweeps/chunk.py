@@ -21,7 +21,6 @@ from ppl_vae.sweeps.vectorised import Vectorised
 from ppl_vae.training.engine import Arrays
 from ppl_vae.training.loop import MAX_BLOCK, Progress, epoch_order, nested, noted_interrupts
 from ppl_vae.training.seeds import child_seed
-from ppl_vae.training.settings import final_betas
 
 __all__ = ["Chunk", "Position", "read_names"]
 
@@ -74,8 +73,8 @@ class Chunk:
         self.per_epoch = self.first.steps_per_epoch(self.num_data)
         self.blocks_per_epoch = math.ceil(self.per_epoch / MAX_BLOCK)
         self.num_blocks = self.first.epochs * self.blocks_per_epoch
-        self.betas = _stacked([self.first.betas(point.betas, self.num_data) for point in points])
-        self.final_betas = _stacked([final_betas(point.betas) for point in points])
+        self.betas = _stacked([runs[point.seed].schedules(point.betas) for point in points])
+        self.final_betas = {name: values[:, -1] for name, values in self.betas.items()}
         state = programs.put(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
         nothing = np.full(len(points), np.inf), np.zeros(len(points), np.int64)
         self.now = Position(state, (), (), {}, programs.parameters(state), *nothing)
@@ -232,8 +231,8 @@ def read_names(path: Path) -> list[str]:
     return list(read_arrays(path)[1]["points"])
 
 
-def _stacked(records: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.stack([np.asarray(record[name]) for record in records]) for name in records[0]}
+def _stacked(schedules: Sequence[Arrays]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.stack([schedule[name] for schedule in schedules]) for name in schedules[0]}
 
 
 def _leaves(tree: Any) -> list[tuple[str, NDArray[Any]]]:

@@ -73,6 +73,7 @@ def _fit(asked: Asked, point: Point, path: Path, start: Path | None, products: b
                 loss=asked.loss,
                 base_loss=asked.base_loss,
                 loss_options=asked.loss_options,
+                base_options=asked.base_options,
                 beta=point.betas,
                 out=path,
                 products=products,

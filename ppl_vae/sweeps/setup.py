@@ -1,13 +1,16 @@
 """What the runs of a sweep have in common, and what one of them is made of: the same as in a single fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ppl_vae.data import Dataset
 from ppl_vae.plugins import Backend
 from ppl_vae.training.fit import prepare_engine
-from ppl_vae.training.loss_options import resolve_loss_options
+from ppl_vae.training.loss_options import resolve_base, resolve_loss_options
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine
 from ppl_vae.training.records import check_files, run_record
@@ -42,6 +45,15 @@ class Ready:
         """
         return run_record(self.program, self.loss, self.data, self.settings, betas, self.engine)
 
+    def schedules(self, betas: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+        """Beta of every step by site, and weights of terms with a warm-up; see ``FitSettings.betas``.
+
+        Args:
+            betas: Final beta of each site.
+        """
+        terms = self.loss.object.objective.term_weights
+        return self.settings.betas(betas, len(self.data.splits.train), terms)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -56,6 +68,7 @@ class Asked:
         loss_options: Options of ``build_loss``.
         settings: Settings of the fits; their seed is that of the first.
         options: Options of the variant's ``build``.
+        base_options: Options of the base loss's ``build_loss``.
     """
 
     program: str
@@ -66,6 +79,7 @@ class Asked:
     loss_options: Mapping[str, Any]
     settings: FitSettings
     options: Mapping[str, Any]
+    base_options: Mapping[str, Any] = field(default_factory=dict)
 
     def ready(self, seed: int) -> Ready:
         """Make what a single fit of that seed would begin with.
@@ -91,7 +105,7 @@ class Asked:
             name,
             program.backend,
             resolve_loss_options(name, program.backend, self.loss_options, data),
-            base=self.base_loss,
+            base=resolve_base(self.base_loss, program.backend, self.base_options, data),
             data_plate=program.data_plate,
             binarise=settings.binarise,
         )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.data import Conditioned, Dataset, condition_of, load
+from ppl_vae.data import Conditioned, condition_of, load
 from ppl_vae.data.checks import check_seed
 from ppl_vae.errors import InputError
 from ppl_vae.objective.split import check_betas
@@ -17,6 +17,8 @@ from ppl_vae.sweeps.grid import Point, make_points, paths
 from ppl_vae.sweeps.setup import Asked, Ready
 from ppl_vae.sweeps.table import TABLE, row, write_table
 from ppl_vae.training.arrangement import arrange
+from ppl_vae.training.loss_options import ResolvedOptions
+from ppl_vae.training.programs import Loss
 from ppl_vae.training.records import num_cores
 from ppl_vae.training.settings import FitSettings, settings_from
 
@@ -62,6 +64,7 @@ def sweep(
     loss: str | Path | None = None,
     base_loss: str | Path | None = None,
     loss_options: Mapping[str, Any] | None = None,
+    base_options: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     max_runs: int = MAX_RUNS,
     jobs: int = 0,
@@ -93,6 +96,7 @@ def sweep(
         base_loss: Loss that a wrapping loss wraps.
         loss_options: Options of ``build_loss`` by name; what a loss finds from the training data is found once,
             from those of the first seed.
+        base_options: Options of the base loss's ``build_loss`` by name, found in the same way.
         out: Folder of the sweep, a new one or this sweep's; None makes a new one under ``sweeps/``.
         max_runs: Largest number of runs.
         jobs: Processes of a Pyro sweep; 0 takes one for each core.
@@ -120,12 +124,13 @@ def sweep(
     condition = condition_of(data) if condition is None and isinstance(data, Conditioned) else condition
     arranged = {"condition": condition, "group": group, "max_members": max_members}
     dataset = arrange(load(data, labels=labels), find("models", program, backend), **arranged)
-    asked = _ask(program, dataset, backend, loss, base_loss, loss_options, options)
+    chosen = {"loss": _as_text(loss, "loss"), "base_loss": _as_text(base_loss, "base_loss")}
+    chosen |= {"loss_options": dict(loss_options or {}), "base_options": dict(base_options or {})}
+    asked = _ask(options, program=program, dataset=dataset, backend=backend, **chosen)
     settings = asked.settings
     check_seed(settings.seed + seeds - 1)
     first = asked.ready(settings.seed)
-    # One loss for all runs, which train side by side.
-    asked = replace(asked, loss_options=first.loss.options)
+    asked = _with_one_loss(asked, first.loss)
     points = make_points(
         beta, range(settings.seed, settings.seed + seeds), first.engine.latents, max_runs=max_runs
     )
@@ -144,26 +149,21 @@ def sweep(
             raise KeyboardInterrupt(f"continue the sweep by the same command with --out {folder.path}") from None
 
 
-def _ask(
-    program: Any,
-    dataset: Dataset,
-    backend: Backend | None,
-    loss: Any,
-    base_loss: Any,
-    loss_options: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
-) -> Asked:
+def _ask(options: Mapping[str, Any], **chosen: Any) -> Asked:
+    """What is asked for, with options that are settings of the fits or the variant's own."""
     names, given = {field.name for field in fields(FitSettings)}, {**DEFAULTS, **options}
     return Asked(
-        program=program,
-        dataset=dataset,
-        backend=backend,
-        loss=_as_text(loss, "loss"),
-        base_loss=_as_text(base_loss, "base_loss"),
-        loss_options=dict(loss_options or {}),
         settings=settings_from({name: value for name, value in given.items() if name in names}),
         options={name: value for name, value in given.items() if name not in names},
+        **chosen,
     )
+
+
+def _with_one_loss(asked: Asked, loss: Loss) -> Asked:
+    """What is asked for, with the loss that was built: the runs train side by side."""
+    base = loss.record["base"] or {"options": {}}
+    base_options = ResolvedOptions(base["options"], base.get("notes", ()))
+    return replace(asked, loss_options=loss.options, base_options=base_options)
 
 
 def _check(**values: tuple[Any, int]) -> None:
@@ -175,7 +175,8 @@ def _check(**values: tuple[Any, int]) -> None:
 def _check_betas(first: Ready, points: list[Point]) -> None:
     """What a single fit would refuse of its betas, before any run begins."""
     for point in points:
-        betas = first.settings.betas(point.betas, len(first.data.splits.train))
+        schedules = first.schedules(point.betas)
+        betas = {site: schedules[site] for site in point.betas}
         check_betas(first.loss.object.objective, first.engine.split, betas)
 
 

@@ -126,7 +126,7 @@ class Vectorised:
             seeds: Seed of each run.
             first_step: Number of the first step.
             rows: Rows of the data in each step, (r, steps, batch).
-            betas: Beta of each step by site, (r, steps).
+            betas: Beta of each step by site, and weights of terms with a warm-up, (r, steps).
 
         Returns:
             The states after; the terms of each step, (r, steps, terms); whether each state is finite, (r,).
@@ -155,7 +155,7 @@ class Vectorised:
             state: States of the runs.
             seeds: Seed of each run.
             keys: Seed of the noise of each run.
-            betas: Betas by site, (r,).
+            betas: Final betas by site, and final weights of terms with a warm-up, (r,).
         """
         numbers = np.array([self.numbers[seed] for seed in seeds], np.int32)
         noise = np.stack([jax.random.key_data(jax.random.key(key)) for key in keys])

@@ -18,7 +18,7 @@ from ppl_vae.training.arrangement import arrange
 from ppl_vae.training.engine import Arrays, StepOptions
 from ppl_vae.training.initial import Init, check_init, initialise
 from ppl_vae.training.loop import Progress, TrainingLoop
-from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options, with_options
+from ppl_vae.training.loss_options import ResolvedOptions, resolve_base, resolve_loss_options, with_options
 from ppl_vae.training.prepared import Prepared, prepare
 from ppl_vae.training.programs import Loss, Program, build_loss, build_program, make_engine, program_errors
 from ppl_vae.training.rate_targets import capacity_notes, check_measured, check_targets, miss_notes, reached_rates
@@ -80,7 +80,7 @@ def fit(
         base_loss: Loss that a wrapping loss wraps.
         loss_options: Options of ``build_loss`` by name; what a loss finds from the training data, such as the
             entropy of ``gamma_power``, is found once, and recorded as found.
-        base_options: Options of the base loss's ``build_loss`` by name.
+        base_options: Options of the base loss's ``build_loss`` by name, found and recorded in the same way.
         beta: Weight on the rates: one number, or numbers by latent site.
         target_rates: Rates that the fit is to spend instead, in nats per datum (per group of grouped data) of the
             validation data, by latent site or ``total``, the sum; the betas that do are found, one for each site
@@ -124,7 +124,7 @@ def fit(
         loss,
         built.backend,
         resolve_loss_options(loss, built.backend, loss_options or {}, prepared),
-        base=with_options(base_loss, built.backend, base_options or {}),
+        base=resolve_base(base_loss, built.backend, base_options or {}, prepared),
         data_plate=built.data_plate,
         binarise=settings.binarise,
     )
@@ -366,10 +366,14 @@ def _rebuild_loss(folder: RunFolder, record: Mapping[str, Any], loss: Any, data_
     return build_loss(
         recorded_plugin(folder, "inference", record),
         backend,
-        ResolvedOptions(record["options"], record.get("notes", ())),
-        base=base and with_options(recorded_plugin(folder, "inference", base), backend, base["options"]),
+        _recorded_options(record),
+        base=base and with_options(recorded_plugin(folder, "inference", base), backend, _recorded_options(base)),
         data_plate=data_plate,
     )
+
+
+def _recorded_options(record: Mapping[str, Any]) -> ResolvedOptions:
+    return ResolvedOptions(record["options"], record.get("notes", ()))
 
 
 def _new_path(program: Program) -> Path:

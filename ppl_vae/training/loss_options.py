@@ -1,9 +1,7 @@
 """Options of a loss before it is built: what follows from the training data, and what a wrapped loss is given."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from ppl_vae.options import check_options, options_of
 from ppl_vae.plugins import Backend, Plugin, at_fault, find
 from ppl_vae.training.prepared import Prepared
 
-__all__ = ["ResolvedOptions", "resolve_loss_options", "with_options"]
+__all__ = ["Configured", "ResolvedOptions", "resolve_base", "resolve_loss_options", "with_options"]
 
 
 class ResolvedOptions(dict[str, Any]):
@@ -64,8 +62,23 @@ def resolve_loss_options(
     return ResolvedOptions(*found)
 
 
+def resolve_base(base: Any, backend: Backend, options: Mapping[str, Any], data: Prepared) -> Any:
+    """The base of a loss that wraps it, with what it finds from the training data among its options.
+
+    Args:
+        base: Name of a loss, path of a loss file, a ``Plugin``, or None.
+        backend: Backend of the program.
+        options: Options of the base's ``build_loss`` by name.
+        data: The data of the fit.
+
+    Raises:
+        InputError: As ``resolve_loss_options`` and ``with_options``.
+    """
+    return with_options(base, backend, resolve_loss_options(base, backend, options, data))
+
+
 def with_options(base: Any, backend: Backend, options: Mapping[str, Any]) -> Any:
-    """A loss file whose defaults are these options, as the base of a loss that wraps it.
+    """A loss file with options, as the base of a loss that wraps it.
 
     Args:
         base: Name of a loss, path of a loss file, a ``Plugin``, or None.
@@ -85,22 +98,16 @@ def with_options(base: Any, backend: Backend, options: Mapping[str, Any]) -> Any
     plugin = base if isinstance(base, Plugin) else find("inference", base, backend)
     declared = options_of(plugin.entry(), without=("base",))
     values = check_options(declared, options, f"base loss {plugin.name}")
-    return _Configured(plugin.kind, plugin.name, plugin.backend, plugin.path, values)
+    notes = options.notes if isinstance(options, ResolvedOptions) else ()
+    return Configured(plugin.kind, plugin.name, plugin.backend, plugin.path, ResolvedOptions(values, notes))
 
 
 @dataclass(frozen=True)
-class _Configured(Plugin):
+class Configured(Plugin):
+    """A loss file, and what its ``build_loss`` is given.
+
+    Attributes:
+        options: Options by name.
+    """
+
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def entry(self) -> Any:
-        """The function ``build_loss`` of the file, with other defaults."""
-        build, options = super().entry(), self.options
-
-        @wraps(build)
-        def configured(**given: Any) -> Any:
-            return build(**{**options, **given})
-
-        signature = inspect.signature(build)
-        parameters = [p.replace(default=options.get(p.name, p.default)) for p in signature.parameters.values()]
-        configured.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return configured

@@ -11,7 +11,7 @@ from ppl_vae.errors import InputError
 from ppl_vae.options import Option, check_options, options_of
 from ppl_vae.plugins import Backend, Plugin, at_fault, available, explain_missing, find
 from ppl_vae.training.engine import Device, Engine
-from ppl_vae.training.loss_options import ResolvedOptions
+from ppl_vae.training.loss_options import Configured, ResolvedOptions
 from ppl_vae.training.settings import FitSettings
 
 __all__ = [
@@ -35,19 +35,8 @@ SETTINGS = tuple(field.name for field in fields(FitSettings))
 TAKEN = (
     *("program", "variant", "data", "labels", "backend", "loss", "base_loss", "loss_options", "loss_option"),
     *("base_options", "base_option"),
-    *(
-        "beta",
-        "target_rate",
-        "target_rates",
-        "out",
-        "report",
-        "products",
-        "start",
-        "init",
-        "as_json",
-        "json",
-        "help",
-    ),
+    *("beta", "target_rate", "target_rates", "out", "report", "products", "start", "init"),
+    *("as_json", "json", "help"),
     *("condition", "group", "max_members", "seeds", "max_runs", "jobs", "runs_at_once", "warm_start"),
     *SETTINGS,
 )
@@ -98,7 +87,7 @@ class Loss:
         name: Its name, or its class.
         plugins: Its file, then its base's; empty for an object.
         record: What a run keeps of it.
-        notes: What a reader of the run should know of how its options were found.
+        notes: What a reader of the run should know of how its options, and its base's, were found.
     """
 
     object: Any
@@ -110,7 +99,7 @@ class Loss:
     @property
     def options(self) -> ResolvedOptions:
         """Every option of ``build_loss`` with its value, to build the loss again."""
-        return ResolvedOptions(self.record["options"], self.notes)
+        return ResolvedOptions(self.record["options"], self.record.get("notes", ()))
 
 
 def build_program(
@@ -278,7 +267,7 @@ def build_loss(
         loss: Name of a loss, path of a loss file, a ``Plugin``, or a loss object of the backend's library.
         backend: Backend of the program.
         options: Options of ``build_loss`` by name.
-        base: Name of the loss that is wrapped, where the loss wraps one.
+        base: Name of the loss that is wrapped, where the loss wraps one; with options of its own a ``Configured``.
         data_plate: Plate that terms are per element of, for losses with that option; ``options`` come first.
         binarise: How a fit binarises its data, for losses with that option, which then do so themselves.
 
@@ -322,11 +311,12 @@ def build_loss(
             f"base loss must be a name or a path, but it is a {type(base).__name__}; wrap the object in the loss "
             "yourself and pass that as loss"
         )
-    inner = build_loss(base, backend, {}, data_plate=data_plate)
+    inner = build_loss(base, backend, base.options if isinstance(base, Configured) else {}, data_plate=data_plate)
     with program_errors(plugin, "build with its options", locate=False):
         wrapped = entry(**values, base=inner.object)
     _checked_loss(wrapped, backend, f"{plugin.path} must build")
-    return Loss(wrapped, plugin.name, (plugin, *inner.plugins), {**record, "base": dict(inner.record)}, notes)
+    record |= {"base": dict(inner.record)}
+    return Loss(wrapped, plugin.name, (plugin, *inner.plugins), record, (*notes, *inner.notes))
 
 
 def _loss_from_object(loss: Any, backend: Backend, options: Mapping[str, Any]) -> Loss:

@@ -288,6 +288,12 @@ def test_a_value_of_another_type_is_refused_for_every_option(command, word):
         (["resume", "."], "run must be a folder with run.json, but . has none"),
         (["resume", "/dev/null"], "run must be the folder of a run, but /dev/null is a file"),
         (["diagnose", "none"], "run must be the folder of a run"),
+        (
+            ["fit", "beta_vae", "--select=bset"],
+            r"'--select': 'bset' is not one of 'best', 'last'; did you mean best\?",
+        ),
+        (["fit", "beta_vae", "--init=zero"], r"'zero' is not one of .*'linear-optimum'; choose one of them"),
+        (["convert", "none", "--backend=pyr"], r"'--backend': 'pyr' is not one of .*; did you mean pyro\?"),
         (["diagnose", "none", "--split=all"], "'--split'.*'all' is not one of 'train'"),
         (["diagnose", "none", "--num-draws=x"], "'--num-draws'"),
         (["convert", "none", "--backend=pyro"], "run must be the folder of a run"),

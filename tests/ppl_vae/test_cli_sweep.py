@@ -72,6 +72,7 @@ def test_the_command_passes_on_what_was_asked_for(command, passed, backend):
         *("sweep", "beta_vae", "--backend", backend, "--beta", "z=0.1:10:log7", "--seeds", "3", "--out", "here"),
         *("--warm-start", "--products", "--max-runs", "30", "--jobs", "2", "--runs-at-once", "8"),
         *("--epochs", "5", "--seed", "4", "--hidden-dim", "9", "--loss-option", "num_particles=2"),
+        *("--base-option", "num_draws=3", "--beta-warmup-sites", "consistency=2"),
     )
     assert done.code == 0
     ((args, kwargs),) = passed
@@ -91,6 +92,8 @@ def test_the_command_passes_on_what_was_asked_for(command, passed, backend):
         "seed": "4",
         "hidden_dim": "9",
         "loss_options": {"num_particles": "2"},
+        "base_options": {"num_draws": "3"},
+        "beta_warmup_sites": "consistency=2",
         "log_px_data": "200",
     }
     assert wanted.items() <= kwargs.items()
@@ -134,6 +137,8 @@ def test_json_is_the_rows(command, passed):
         (["--beta", "1", "--beta", "z=2"], "--beta must read key=value, but it is '1'"),
         (["--seeds", "2000"], "a sweep must have at most 1000 runs, but 7 points of the grid and 2000 seeds"),
         (["--seeds", "many"], "Invalid value for '--seeds'"),
+        (["--base-option", "x"], "--base-option must read key=value, but it is 'x'"),
+        (["--base-option", "x=1"], "options of a base loss must go with the name or path of one"),
         (["--target-rate", "z=3"], "whose betas are those of its grid, but it is ['z=3']; ask fit for the rates"),
     ],
 )

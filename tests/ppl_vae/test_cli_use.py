@@ -10,6 +10,7 @@ import pytest
 import ppl_vae
 import ppl_vae.training.fit as fit_module
 from ppl_vae.errors import InputError
+from ppl_vae.plugins import available
 from tests.helpers import needs
 from tests.toy_fits import TOY, toy_data
 
@@ -242,6 +243,11 @@ def test_help_explains_every_option(command, name):
         (["encode", "--split=all"], "'all' is not one of 'train'"),
         (["reconstruct", "--out=c.jpg"], "out must end in .npz or .csv or .png"),
         (["sample", "--num=0"], "num_draws must be at least 1"),
+        (["sample", "--prior=alternate"], r"'alternate' is not one of .*; did you mean alternative\?"),
+        (
+            ["sample", "--prior=alternative"],
+            "as t3vae, t3hvae and t3cvae have, but beta_vae has none; leave --prior out, or fit one of these",
+        ),
         (["sample", "--num=99999999999"], "num must give at most 268435456 numbers"),
         (["complete"], "data must have missing entries, but digits, split test has none"),
         (["complete", "--missing=middle"], "missing must be one of top, bottom"),
@@ -262,6 +268,11 @@ def test_a_mistake_is_one_message_and_leaves_nothing(command, tmp_path_factory, 
     assert re.search(match, done.err), done.err
     assert len(re.findall("^error: |^Error: ", done.err, re.M)) == 1
     assert list(Path().iterdir()) == []
+
+
+def test_the_programs_with_another_prior_are_those_that_the_message_names():
+    having = {plugin.name for plugin in available("models") if b"def alternative_model" in plugin.read()}
+    assert having == {"t3vae", "t3hvae", "t3cvae"}
 
 
 def test_no_run_and_a_file_that_exists(command):

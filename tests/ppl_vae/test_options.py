@@ -1,7 +1,7 @@
 """Options that a signature declares."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppl_vae.errors import InputError
-from ppl_vae.options import Option, check_options, describe, documented_arguments, options_of, parse_assignments
+from ppl_vae.options import (
+    Option,
+    check_options,
+    describe,
+    documented_arguments,
+    options_of,
+    parse_assignments,
+    words_of,
+)
 
 Colour = Literal["red", "green"]
 Size = Literal[1, 2]
@@ -100,6 +108,28 @@ def test_what_is_neither_is_refused_with_rule_value_and_remedy(annotation, words
         ) as caught:
             option(annotation, 7).convert(value)
         assert repr(value) in str(caught.value)
+
+
+def test_a_misspelt_word_of_a_set_is_answered_with_the_nearest():
+    with pytest.raises(
+        InputError, match=r"option o must be one of red, green, but it is 'gren'; did you mean green\?"
+    ):
+        option(Colour).convert("gren")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Colour, ["red", "green"]),
+        (Size, ["1", "2"]),
+        (Colour | None, ["red", "green"]),
+        (Annotated[Colour | None, "about"], ["red", "green"]),
+        (str | None, []),
+        (list[int], []),
+    ],
+)
+def test_words_of_a_type(annotation, words):
+    assert words_of(annotation) == words
 
 
 @given(annotation=st.sampled_from([int, float, bool, str, Colour, list[int]]), text=st.text())

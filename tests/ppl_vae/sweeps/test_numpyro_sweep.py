@@ -18,9 +18,12 @@ HARD = {
 
 @pytest.mark.slow
 def test_every_setting_means_what_it_means_in_a_single_fit(tmp_path, monkeypatch):
+    from ppl_vae.sweeps import chunk
+    from ppl_vae.training import loop
+
     # An epoch of three steps is a block of two and one of one.
-    for module in ("ppl_vae.training.loop", "ppl_vae.sweeps.chunk"):
-        monkeypatch.setattr(f"{module}.MAX_BLOCK", 2)
+    for module in (loop, chunk):
+        monkeypatch.setattr(module, "MAX_BLOCK", 2)
     from tests.ppl_vae.sweeps.test_sweep import assert_same_run, do_fit, do_sweep
 
     found = do_sweep("numpyro", tmp_path / "sweep", beta="1,2,4", seeds=1, seed=2, runs_at_once=2, **HARD)

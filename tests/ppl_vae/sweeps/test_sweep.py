@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import ppl_vae
 from ppl_vae.errors import InputError
@@ -183,6 +184,40 @@ def test_a_warm_start_takes_the_parameters_of_the_run_before(backend, tmp_path):
     assert_same_run(second, wanted, backend)
 
 
+@NUMPYRO_SLOW
+def test_a_wrapped_loss_has_its_options_and_its_warmup(backend, tmp_path):
+    wrapped = {"loss": "consistency", "base_loss": "elbo", "base_options": {"free_bits": "2"}}
+    options = {**wrapped, "loss_options": {"weight": 3.0}, "beta_warmup_sites": "z=0.5,consistency=1"}
+    found = do_sweep(backend, tmp_path / "sweep", beta="0.5,2", seeds=1, runs_at_once=2, **options)
+    path = found.path / found.rows[1]["run"]
+    record = RunFolder.open(path).record
+    assert record["loss"]["base"]["options"]["free_bits"] == "2"
+    # The weight rises from 0 at the first step to 3 after an epoch of three.
+    weights = {entry["step"]: entry["betas"]["consistency"] for entry in RunFolder.open(path).read_metrics()}
+    assert weights == pytest.approx({3: 2.0, 6: 3.0})
+    wanted = do_fit(backend, tmp_path / "run", beta=2.0, **options)
+    assert_same_run(path, wanted, backend)
+    with pytest.raises(InputError, match="holds another sweep: loss.base.options.free_bits 2 there and 0 here"):
+        do_sweep(backend, found.path, beta="0.5,2", seeds=1, **options | {"base_options": {}})
+
+
+@pytest.mark.slow
+@BACKENDS
+def test_what_a_base_finds_from_the_data_is_found_once(backend, tmp_path):
+    x = (0.5 + 0.1 * np.random.default_rng(0).normal(size=(200, 2, 2))).clip(0, 1)
+    options = {"loss": "consistency", "loss_options": {"transform": "horizontal-flip"}, "base_loss": "gamma_power"}
+    options |= {**FEW, "base_options": {"entropy": "gaussian"}}
+    found = sweep("t3vae", x, beta=1, seeds=2, backend=backend, out=tmp_path / "sweep", **options)
+    first, second = (found.path / row["run"] for row in found.rows)
+    bases = [RunFolder.open(path).record["loss"]["base"] for path in (first, second)]
+    assert bases[0] == bases[1]
+    train = ppl_vae.Run.open(first, data=ppl_vae.load(x)).data.split("train").reshape(-1, 4)
+    # Beside the entropy of the sample covariance an estimate may be corrected for its bias, 0.05 of 140 data.
+    assert float(bases[0]["options"]["entropy"]) == pytest.approx(
+        stats.multivariate_normal(cov=np.cov(train.T)).entropy(), abs=0.1
+    )
+
+
 # What is asked for.
 
 
@@ -198,6 +233,19 @@ def test_a_warm_start_takes_the_parameters_of_the_run_before(backend, tmp_path):
         ({"epochs": 0}, "epochs must be 1 or more"),
         ({"beta_warmup": 2.0}, "beta_warmup must end before the last epoch"),
         ({"no_option": 1}, "option 'no_option' must be one of variant beta_vae"),
+        ({"base_options": {"num_draws": 3}}, "options of a base loss must go with the name .*, but none is named"),
+        (
+            {"loss": "consistency", "base_loss": "iwae", "base_options": {"num_drews": 3}},
+            r"'num_drews' must be one of base loss iwae.*did you mean num_draws\?",
+        ),
+        (
+            {"beta_warmup_sites": "consistency=1"},
+            "beta_warmup_sites must name latent sites of the model, which are z, but it names 'consistency'",
+        ),
+        (
+            {"loss": "consistency", "base_loss": "elbo", "beta_warmup_sites": "consistency=2"},
+            "beta_warmup_sites of consistency must end before the last epoch, but it takes 2 epochs",
+        ),
         ({"loss": object()}, "loss must be a name or the path of a file in a sweep, .* but it is a object"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 import ppl_vae
 import ppl_vae.training.fit as fit_module
@@ -20,6 +21,13 @@ from tests.helpers import NUMPYRO_SLOW, load_file, needs
 NET = {"latent_dim": 1, "hidden_dim": 4, "num_hidden": 1, "df": 9.0, "scale": 0.1}
 FEW = {"epochs": 2, "batch_size": 100, "log_px_draws": 10, "device": "cpu"}
 ESTIMATED = {"loss_options": {"entropy": "nearest-neighbours"}}
+# The term is of Student t codes, and takes them for what they are.
+WRAPPED = {
+    "loss": "consistency",
+    "loss_options": {"transform": "horizontal-flip", "divergence": "gamma_power"},
+    "base_loss": "gamma_power",
+    "base_options": {"entropy": "gaussian"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +104,68 @@ class TestFit:
     def test_a_loss_without_the_option_is_not_asked(self, data, tmp_path):
         with pytest.raises(InputError, match="option 'entropy' must be one of loss elbo"):
             fit(data, tmp_path / "run", loss="elbo", loss_options={"entropy": "gaussian"})
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Images of 2 x 2 pixels, correlated."""
+    rng = np.random.default_rng(0)
+    return (0.5 + 0.1 * rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))).clip(0, 1).reshape(-1, 2, 2)
+
+
+def check_wrapped(run):
+    """A fit as ``WRAPPED`` has the entropy of its training data, by the closed form of a Gaussian."""
+    x, loss = run.data.split("train").reshape(-1, 4), run.record["loss"]
+    (note,) = loss["base"]["notes"]
+    entropy = float(loss["base"]["options"]["entropy"])
+    assert entropy == pytest.approx(stats.multivariate_normal(cov=np.cov(x.T)).entropy(), abs=0.02)
+    assert re.fullmatch(rf"entropy of the data: {entropy:.6g} nats, standard error .* {len(x)} .* gaussian", note)
+    assert "notes" not in loss
+    assert run.record["notes"].count(note) == 1
+    assert f"gamma-power loss with the entropy of the data, {entropy:.6g} nats" in run.record["notes"]
+    assert run.record["how"]["consistency/z"] == "gamma-power divergence"
+    assert any(note.startswith("consistency is a gamma-power divergence") for note in run.record["notes"])
+
+
+class TestBase:
+    @NUMPYRO_SLOW
+    def test_the_record_has_the_estimate_and_a_continued_fit_does_not_estimate_again(
+        self, images, backend, tmp_path, monkeypatch, no_products
+    ):
+        run = fit(images, tmp_path / "run", backend, log_px_data=2, **WRAPPED)
+        check_wrapped(run)
+        before = run.record
+        run.folder.update_record(status="interrupted")
+        monkeypatch.setattr("ppl_vae.training.entropy_option.differential_entropy", None)
+        again = ppl_vae.resume(run.path, data=ppl_vae.load(images))
+        assert (again.metrics, again.record["loss"]) == (run.metrics, before["loss"])
+        assert again.record["notes"] == before["notes"]
+
+    @needs("torch", "pyro")
+    @pytest.mark.slow
+    def test_it_is_the_fit_with_that_number_and_draws_with_it(self, images, tmp_path):
+        run, published = (
+            fit(images, tmp_path / name, **{**WRAPPED, "base_options": {"entropy": entropy}})
+            for name, entropy in (("found", "gaussian"), ("published", "off"))
+        )
+        entropy = run.record["loss"]["base"]["options"]["entropy"]
+        again = fit(images, tmp_path / "given", **{**WRAPPED, "base_options": {"entropy": float(entropy)}})
+        assert again.metrics == run.metrics != published.metrics
+        seed = int(np.random.SeedSequence(3).generate_state(1)[0])
+        drawn = run.engine.generate(5, seed=seed, prior="alternative", entropy=float(entropy))
+        np.testing.assert_array_equal(run.sample(5, seed=3, prior="alternative"), drawn.mean)
+
+    @needs("torch", "pyro")
+    @pytest.mark.slow
+    def test_the_options_of_the_command(self, images, command, no_products):
+        np.save("images.npy", images)
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in {**NET, **FEW}.items()]
+        words += ["--loss=consistency", "--base-loss=gamma_power", "--base-option=entropy=gaussian"]
+        words += [f"--loss-option={name}={value}" for name, value in WRAPPED["loss_options"].items()]
+        done = command("fit", "t3vae", "--data=images.npy", *words, "--out=run")
+        assert done.code == 0
+        assert "consistency/z gamma-power divergence" in done.out
+        check_wrapped(ppl_vae.Run.open("run"))
 
 
 @NUMPYRO_SLOW

@@ -8,7 +8,7 @@ import pytest
 from ppl_vae.data import load
 from ppl_vae.errors import InputError
 from ppl_vae.training.fit import fit, resume
-from ppl_vae.training.loss_options import ResolvedOptions, resolve_loss_options, with_options
+from ppl_vae.training.loss_options import ResolvedOptions, resolve_base, resolve_loss_options, with_options
 from ppl_vae.training.prepared import prepare
 from ppl_vae.training.programs import build_loss
 from ppl_vae.training.settings import FitSettings
@@ -117,6 +117,18 @@ def test_a_base_loss_has_options_of_its_own(backend):
     # The data plate follows from the variant where it is not asked for, as without options.
     grouped = build_loss("consistency", backend, {}, base=base, data_plate="group")
     assert grouped.record["base"]["options"] == {**asked, "data_plate": "group"}
+
+
+def test_a_base_loss_finds_options_from_the_training_data(tmp_path, data):
+    path, train = loss_file(tmp_path, FOUND), data.split("train")
+    base = resolve_base(path, "pyro", {"num_particles": 2}, data)
+    built = build_loss("consistency", "pyro", {}, base=base)
+    found, note = built.record["base"], f"width of {len(train)} data"
+    assert found["options"] == {"num_particles": 2, "width": f"{train.std():.3f}"}
+    assert (found["notes"], built.notes) == ([note], (note,))
+    assert "notes" not in built.record
+    assert build_loss("consistency", "pyro", built.options, base=base).record == built.record
+    assert resolve_base("elbo", "pyro", {}, data) == "elbo"
 
 
 def test_a_base_loss_without_options_stays_as_it_is():
