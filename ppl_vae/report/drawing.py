@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.diagnostics.panels import kind_of, save_rows
+from ppl_vae.diagnostics.panels import kind_of
 from ppl_vae.report.blocks import Block, Figure, Picture, Strip
-from ppl_vae.report.images import drawn_uri, grid_uri, is_coarse
+from ppl_vae.report.images import clouds_uri, grid_uri, is_coarse
 from ppl_vae.report.plots import axis, figure, line, points, series
 
 __all__ = ["MAX_PANELS", "limits_of", "show_cloud_of_data", "show_rows"]
@@ -38,8 +38,12 @@ def show_rows(title: str, rows: Mapping[str, Array], summary: str, x: Array) -> 
         few = f" The first {MAX_PANELS} of {most} are drawn." if most > MAX_PANELS else ""
         return Figure(title, _curves(rows), f"{summary}{few}", is_wide=True)
     if kind == "clouds":
-        uri = drawn_uri(lambda file: save_rows(file, [rows], title=title, limits_of=x))  # type: ignore[arg-type]
-        return Picture(title, (Strip("", uri, summary, is_coarse=False),), summary)
+        columns = max(map(len, rows.values()))
+        drawn = {label: clouds_uri(row, columns, x) for label, row in rows.items()}
+        clouds = [
+            Strip(n, uri, f"{title}: {n}, {len(rows[n])} clouds", is_coarse=False) for n, uri in drawn.items()
+        ]
+        return Picture(title, tuple(clouds), summary)
     strips = tuple(
         Strip(label, grid_uri(row, len(row), limits_of(x)), f"{title}: {label}, {len(row)} images", is_coarse(row))
         for label, row in rows.items()

@@ -1,15 +1,19 @@
-"""Images as data URIs: grids of data in PNG, and whatever writes a PNG file."""
+"""Images and point clouds as data URIs of PNGs whose ground is transparent, for pages of either theme."""
 
 from base64 import b64encode
-from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["drawn_uri", "grid_uri", "is_coarse"]
+from ppl_vae.diagnostics.panels import draw_rows
+
+__all__ = ["clouds_uri", "grid_uri", "is_coarse"]
 
 COARSE = 64  # pixels
+CLOUD = 1.0  # inches
+SEEN = (0.4, 0.62)  # part of the colour scale that stands out from the page in either theme
 
 
 def is_coarse(images: NDArray[np.float64]) -> bool:
@@ -44,14 +48,31 @@ def grid_uri(images: NDArray[np.float64], columns: int, limits: tuple[float, flo
     return _uri(file)
 
 
-def drawn_uri(draw: Callable[[BytesIO], object]) -> str:
-    """The data URI of a PNG that a function writes.
+def clouds_uri(clouds: NDArray[np.float64], columns: int, limits_of: NDArray[np.float64]) -> str:
+    """Point clouds beside each other as the data URI of a PNG.
 
     Args:
-        draw: Writes the PNG into the file that it is given.
+        clouds: Clouds, (n, p, 2 or 3).
+        columns: Clouds that the width holds, n or more.
+        limits_of: Clouds that set the view.
     """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(CLOUD * columns, CLOUD))
+    FigureCanvasAgg(figure)
+    missing = np.full((columns - len(clouds), *clouds.shape[1:]), np.nan)
+    draw_rows(figure, [{"": np.concatenate([clouds, missing])}], limits_of=limits_of)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=0.1)
+    colours = ListedColormap(colormaps["viridis_r"](np.linspace(*SEEN, 256)))
+    scatters: list[Any] = [scatter for axes in figure.axes for scatter in axes.collections]
+    for scatter in scatters:
+        scatter.set_cmap(colours)
+        scatter.set_sizes(3.0 * scatter.get_sizes())
     file = BytesIO()
-    draw(file)
+    figure.savefig(file, format="png", dpi=110, transparent=True)
     return _uri(file)
 
 

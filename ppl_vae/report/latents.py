@@ -104,7 +104,8 @@ def _units(source: RunSource) -> list[Block]:
     for site, rate in source.unit_rates.items():
         variance = active_units_by_variance(source.means[site])[1] if len(source.means[site]) > 1 else None
         mean = rate.mean(axis=0)
-        names += [f"{site}[{unit}]" for unit in range(len(mean))] if len(mean) > 1 else [site]
+        alone = f"{site}, joint" if source.means[site].shape[1] > 1 else site
+        names += [f"{site}[{unit}]" for unit in range(len(mean))] if len(mean) > 1 else [alone]
         rates += mean.tolist()
         sites += [site] * len(mean)
         same = variance is not None and len(variance) == len(mean)
@@ -118,7 +119,10 @@ def _units(source: RunSource) -> list[Block]:
     spec = figure(bars, axis("unit", type="category"), axis(f"rate [nats per {source.row}]"), bargap=0.25)
     active = sum(rate > 0.01 for rate in rates)
     terms = [site for site, method in how.items() if method == SITE_TERM]
-    said = f"{active} of {len(rates)} units have a rate above 0.01 nats; in all {sum(rates):.4g} nats."
+    joint = [site for site, rate in source.unit_rates.items() if rate.shape[1] < source.means[site].shape[1]]
+    counted = "rates are" if joint else "units have a rate"
+    said = f"{active} of {len(rates)} {counted} above 0.01 nats; in all {sum(rates):.4g} nats."
+    said += f" All units of {', '.join(joint)} have one, joint rate." if joint else ""
     said += f" What stands for {', '.join(terms)} is a site term, no rate." if terms else ""
     cells = {"unit": names, "rate [nats]": rates, "variance of the mean": variances}
     told = "A unit is in use where the variance of its posterior mean is above 0.01."

@@ -87,10 +87,10 @@ def write_report(
     text = build_page(title or ", ".join(labels), sources, sections)
     write_text(path, text)
     tell("written", 1.0)
-    return _written(path, len(text.encode()), sections)
+    return _written(path, len(text.encode()), sections, _not_diagnosed(sources))
 
 
-def _written(path: Path, num_bytes: int, sections: Sequence[Section]) -> Written:
+def _written(path: Path, num_bytes: int, sections: Sequence[Section], missing: Sequence[Note]) -> Written:
     blocks = [block for section in sections for block in section.blocks]
     return Written(
         path,
@@ -98,8 +98,19 @@ def _written(path: Path, num_bytes: int, sections: Sequence[Section]) -> Written
         tuple(section.title for section in sections),
         sum(block.kind == "figure" for block in blocks),
         sum(block.kind == "picture" for block in blocks),
-        tuple(f"{b.text} {b.command}".strip() for b in blocks if isinstance(b, Note) and b.is_gap),
+        tuple(f"{b.text} {b.command}".strip() for b in (*missing, *blocks) if isinstance(b, Note) and b.is_gap),
     )
+
+
+def _not_diagnosed(sources: Sequence[Source]) -> list[Note]:
+    return [
+        Note(
+            f"{source.label}: not diagnosed yet; verdicts, bounds, calibration and checks are added by",
+            f"ppl-vae diagnose {source.run.path}",
+        )
+        for source in sources
+        if isinstance(source, RunSource) and not source.findings
+    ]
 
 
 def _path_for(runs: Sequence[str | Path | Run], out: str | Path | None) -> Path:
@@ -153,7 +164,6 @@ def build_page(title: str, sources: Sequence[Source], sections: Sequence[Section
     """
     runs = [source for source in sources if isinstance(source, RunSource)]
     asked = asked_of(runs)
-    missing = [source for source in runs if not source.findings]
     scripts = {"plotly": _plotly(), "own": _file("script.js")}
     policy = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())
     return (
@@ -163,7 +173,7 @@ def build_page(title: str, sources: Sequence[Source], sections: Sequence[Section
             title=title,
             subjects=[subject_of(source) for source in sources],
             asked=asked,
-            not_diagnosed=[f"ppl-vae diagnose {source.run.path}" for source in missing],
+            not_diagnosed=_not_diagnosed(sources),
             sections=sections,
             style=_file("style.css"),
             scripts=scripts,

@@ -124,12 +124,13 @@ def _command(words: Sequence[Any]) -> str:
 
 
 def asked_of(sources: Sequence[RunSource]) -> list[Asked]:
-    """Questions that a diagnosis answered of a run or more, in reading order.
+    """Questions that a diagnosis answered of a run or more, in reading order, with the runs that were diagnosed.
 
     Args:
         sources: The runs.
     """
-    if not any(source.findings for source in sources):
+    sources = [source for source in sources if source.findings]
+    if not sources:
         return []
     texts = {name: question.text for name, question in all_questions().items()}
     names = [name for name in texts if any(name in source.findings for source in sources)]

@@ -26,14 +26,16 @@ def trust_section(sources: Sequence[RunSource]) -> Section:
     Args:
         sources: The runs.
     """
+    # That a run was not diagnosed at all is said where the verdicts would be.
+    asked = [source for source in sources if source.findings]
     topics = (
         Topic("Pareto k", tuple(_khat(source) for source in sources)),
-        Topic("Bounds over K", _bounds(sources)),
-        Topic("Calibration", tuple(block for source in sources for block in _ranks(source, "calibration"))),
-        Topic("Predictive checks", tuple(block for source in sources for block in _ranks(source, "data"))),
+        Topic("Bounds over K", _bounds(asked)),
+        Topic("Calibration", tuple(block for source in asked for block in _ranks(source, "calibration"))),
+        Topic("Predictive checks", tuple(block for source in asked for block in _ranks(source, "data"))),
     )
     lead = "Whether the guide is close enough to the posterior, and whether draws look like the data."
-    return Section("trust", "Posterior", lead, topics)
+    return Section("trust", "Posterior", lead, tuple(topic for topic in topics if topic.blocks))
 
 
 def _khat(source: RunSource) -> Block:

@@ -15,6 +15,7 @@ from ppl_vae.report.blocks import Note, table
 from ppl_vae.report.exchange import exchange_section, sweep_section
 from ppl_vae.report.images import grid_uri
 from ppl_vae.report.latents import latents_section
+from ppl_vae.report.page import build_page
 from ppl_vae.report.pictures import pictures_section
 from ppl_vae.report.plots import figure, numbers, robust_top
 from ppl_vae.report.sources import RunSource, SweepSource
@@ -187,6 +188,19 @@ class TestTrust:
         assert (smoothed["x"], smoothed["y"]) == ([50.0], [-7.4])
 
 
+def test_that_a_run_was_not_diagnosed_is_said_once(run_on_digits):
+    asked, other = RunSource(run_on_digits, "asked"), RunSource(run_on_digits, "other")
+    finding = {"verdict": "bad", "answer": "no", "evidence": [], "cause": "", "numbers": {}}
+    asked.findings, other.findings = {"fit": finding}, {}
+    section = trust_section([other])
+    assert [t.title for t in section.topics] == ["Pareto k"]
+    page = Page(build_page("a title", [asked, other], [trust_section([asked, other])]))
+    (note,) = [e["text"] for e in page.with_class("note") if e["text"].startswith("other: not diagnosed yet")]
+    assert note.endswith(f"calibration and checks are added by ppl-vae diagnose {run_on_digits.path}")
+    # The badges of the overview and of the answer; whose they are is told where there are several runs.
+    assert [badge["text"].split() for badge in page.with_class("badge")] == [["asked", "✕", "bad"], ["✕", "bad"]]
+
+
 def test_runs_are_compared_with_the_first(run_on_digits):
     sources = [RunSource(run_on_digits, "a"), RunSource(run_on_digits, "b")]
     (shown,) = topic(comparison_section(sources), "Numbers")
@@ -253,7 +267,8 @@ def test_every_kind_of_data_and_model_has_a_report(kind, tmp_path, monkeypatch):
     section = pictures_section([source])
     gaps = {t.title for t in section.topics if any(isinstance(block, Note) for block in t.blocks)}
     assert gaps == LEFT_OUT.get(kind, set())
-    assert any(not isinstance(block, Note) for block in latents_section([source]).blocks)
+    units = topic(latents_section([source]), "Units")
+    assert ("z, joint" in [row[0] for row in units[1].rows]) == (kind == "tails")
     written = write_report([run])
     page = Page(written.path.read_text("utf-8"))
     assert len(page.specs) == written.num_figures >= 6

@@ -1,12 +1,17 @@
 """The colours of the page: text can be read in both themes."""
 
 import re
+from base64 import b64decode
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ppl_vae.report
+from ppl_vae.report.images import clouds_uri
 
 STYLE = Path(ppl_vae.report.__file__).with_name("style.css").read_text("utf-8")
 NAMED = dict(re.findall(r"(--[\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
@@ -46,6 +51,22 @@ def test_lines_and_dots_have_contrast(theme):
     series = [name for name in COLOURS if name.startswith("--series-")]
     assert len(series) == 10
     assert {n: c for n in [*series, "--bad"] if (c := contrast(n, "--surface", theme)) < 3.0} == {}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_clouds_stand_on_the_page_itself(theme):
+    # Ten clouds in a row for twelve; the near and the far end of the scale are among the points.
+    clouds = np.random.default_rng(0).uniform(-1.0, 1.0, (10, 200, 3))
+    with Image.open(BytesIO(b64decode(clouds_uri(clouds, 12, clouds).partition(",")[2]))) as image:
+        pixels = np.asarray(image).reshape(-1, 4)
+        assert image.width == 12 * image.height
+    assert not pixels[0, 3]
+    assert (pixels[:, 3] == 0).mean() > 0.5
+    drawn = {f"#{bytes(p[:3]).hex()}" for p in np.unique(pixels[pixels[:, 3] == 255], axis=0)}
+    assert len(drawn) > 20
+    ground = luminance(COLOURS["--surface"][theme]) + 0.05
+    pairs = [sorted((luminance(colour) + 0.05, ground)) for colour in drawn]
+    assert min(light / dark for dark, light in pairs) >= 3.0
 
 
 def test_motion_is_only_for_who_wants_it():
