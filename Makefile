@@ -22,7 +22,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not browser" tests ppl_vae
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests
 
 # Needs Chromium, from the system's packages.
 test-browser: $(VENV)/.browser

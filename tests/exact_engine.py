@@ -10,7 +10,7 @@ from ppl_vae.training.engine import MAX_ROWS
 
 
 class ExactEngine:
-    """z ~ N(0, prior_scale^2 I), x given z ~ N(W z, noise_scale^2 I); it inspects and generates only.
+    """z ~ N(0, prior_scale^2 I), x given z ~ N(W z, noise_scale^2 I); it inspects, weighs and generates only.
 
     W has orthogonal columns, so that the exact posterior is a diagonal Gaussian. The guide is that posterior,
     shifted by ``shift`` posterior standard deviations and widened by the factor ``spread``.
@@ -94,6 +94,10 @@ class ExactEngine:
             mean=mean.reshape(np.shape(x)),
             how=tuple((name, "sampled" if self.sampled else "analytic") for name in self.latents),
         )
+
+    def log_weights(self, x, *, num_draws, seed):
+        rows = np.concatenate([x] * num_draws)
+        return self.inspect(rows, seed=seed).log_weight.reshape(num_draws, len(x))
 
     def generate(self, num_draws, *, seed, latents=None, condition=None):
         rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.information import Information, gaussian_aggregate_information, is_diagonal_gaussian
+from ppl_vae.diagnostics.members import refuse_groups
 from ppl_vae.diagnostics.summary_page import Estimate
 from ppl_vae.diagnostics.two_sample import TwoSampleTest, as_samples, mmd_test
 from ppl_vae.diagnostics.weights import inspect_draws
@@ -183,7 +184,8 @@ def compare_with_prior(
     Source:
         Nadeau & Bengio, Machine Learning 52, 2003, for the variance of a mean over folds.
     """
-    check_rows(engine, x, seed)
+    refuse_groups(engine)
+    check_rows(x, seed)
     if len(x) < MIN_DATA:
         raise InputError(f"x must hold {MIN_DATA} data or more, but holds {len(x)}; pass more")
     seeds = np.random.SeedSequence(seed).generate_state(4).tolist()
@@ -295,18 +297,13 @@ def draw_data(
     return found, x if condition is None else Conditioned(x, condition)
 
 
-def check_rows(engine: Engine, x: NDArray[Any], seed: int) -> None:
+def check_rows(x: NDArray[Any], seed: int) -> None:
     """Refuse data that cannot be simulated row by row.
 
     Raises:
-        InputError: Rows are groups, there are none, or the seed is invalid.
+        InputError: There are none, or the seed is invalid.
     """
     check_seed(seed)
-    if engine.nested:
-        raise InputError(
-            f"rows of x must be data, but here they are groups, each member with a {engine.nested[0]} of its own, "
-            "which is not supported; ask this of a model without groups"
-        )
     if x.ndim < 2 or x.size == 0:
         raise InputError(f"x must have shape (n, *data_shape), none of them zero, but has {x.shape}; pass data")
 

@@ -5,8 +5,8 @@ r"""What a guide loses on single data, to the best member of its family, and wha
 The family of a datum are the images of the guide's joint distribution under a shift and a positive factor of every
 latent number: all diagonal Gaussians for a diagonal Gaussian guide of one level, all Student t of the guide's
 degrees of freedom and any locations and scales for a t guide. Of a top-down guide the shifts and factors are those
-of the draws of all levels together, so that the guide itself is in its family. Shapes: s draws, n data, k latent
-numbers.
+of the draws of all levels together, so that the guide itself is in its family. Where rows are groups, a datum is
+the group: its latent and those of its members. Shapes: s draws, n data, k latent numbers.
 
 Source:
     Cremer, Li & Duvenaud, "Inference suboptimality in variational autoencoders", arXiv:1801.03558.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.importance import importance_log_px, pareto_smooth
+from ppl_vae.diagnostics.members import taken_units
 from ppl_vae.diagnostics.reference import ReferencePosterior
 from ppl_vae.diagnostics.weights import MAX_ENTRIES, check_density, inspect_draws
 from ppl_vae.errors import InputError
@@ -55,6 +56,8 @@ class AmortisationGap:
         shift: By site how far the member's mean is from the guide's, in the guide's standard deviations,
             (n, *event).
         factor: By site the member's scale over the guide's, (n, *event).
+        taken: By site which latent numbers there are, (n, *event): not those of free places of a group, whose
+            shift is 0 and whose factor is 1.
         num_draws: Draws s that the figures rest on.
     """
 
@@ -72,12 +75,15 @@ class AmortisationGap:
     family_standard_error: Floats
     shift: Mapping[str, Floats]
     factor: Mapping[str, Floats]
+    taken: Mapping[str, NDArray[np.bool_]]
     num_draws: int
 
 
 @dataclass(frozen=True, eq=False)
 class GuideDifference:
     """How the guide's moments differ from those of reference posteriors, by site (n, *event).
+
+    All but the guide's mean are nan in places of a group that are free.
 
     Attributes:
         mean: Mean of the guide less that of the reference, in standard deviations of the reference.
@@ -100,18 +106,20 @@ class GuideDifference:
 class _Family:
     """What a member moves: draws of the guide with these means and standard deviations, each (n, k).
 
-    A draw of standard deviations e from the mean goes to mean + scale (shift + factor e).
+    A draw of standard deviations e from the mean goes to mean + scale (shift + factor e). What is not taken,
+    (n, k), is a latent of a place of a group that is free, and is not moved.
     """
 
     mean: Floats
     scale: Floats
     events: Mapping[str, tuple[int, ...]]
+    taken: NDArray[np.bool_]
 
     def move(self, standard: Floats, member: _Member) -> dict[str, Floats]:
         moved = self.mean + self.scale * (member["shift"] + np.exp(member["log_factor"]) * standard)
         return self.by_site(moved)
 
-    def by_site(self, values: Floats) -> dict[str, Floats]:
+    def by_site(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Values (..., k) by site, (..., *event)."""
         ends = np.cumsum([prod(event) for event in self.events.values()])[:-1]
         parts = zip(self.events.items(), np.split(values, ends, axis=-1), strict=True)
@@ -141,8 +149,8 @@ def amortisation_gap(
         report: Called with the share of the work that is done.
 
     Raises:
-        InputError: ``x`` has no data or no data axes, a number is too small, the model gives x no density, rows
-            are groups, or a latent does not range over all real numbers.
+        InputError: ``x`` has no data or no data axes, a number is too small, the model gives x no density, or a
+            latent does not range over all real numbers.
 
     Source:
         Cremer, Li & Duvenaud, arXiv:1801.03558, sections 3 and 5.2.
@@ -152,17 +160,14 @@ def amortisation_gap(
             raise InputError(f"{name} must be at least {least}, but it is {value}; ask for more")
     check_seed(seed)
     check_density(engine)
-    if engine.nested:
-        raise InputError(
-            f"x must have one datum a row for an amortisation gap, but the model has {', '.join(engine.nested)} "
-            "for every member of a group; use a model without groups"
-        )
     data = np.asanyarray(x)
     seeds = [int(state) for state in np.random.SeedSequence(seed).generate_state(2)]
     pool = inspect_draws(engine, data, ("latents", "loc", "scale"), num_draws=num_draws, seed=seeds[0])
     draws, loc, scale = (_flat(pool[field]) for field in ("latents", "loc", "scale"))
-    moments = _Moments.of_mixture(loc, scale)
-    family = _Family(moments.mean, moments.scale, {n: v.shape[2:] for n, v in pool["latents"].items()})
+    events = {name: value.shape[2:] for name, value in pool["latents"].items()}
+    taken = taken_units(engine, data, events)
+    moments = _Moments.of_mixture(loc, np.where(taken, scale, 1.0))
+    family = _Family(moments.mean, moments.scale, events, taken)
     # With mean 0 and variance 1 in the sample the noise of its moments does not enter the member.
     standard = (draws - draws.mean(axis=0)) / draws.std(axis=0)
     member = _best_member(engine, data, family, standard, num_steps, report or (lambda done: None))
@@ -220,8 +225,9 @@ class _Moments:
         mean = loc.mean(axis=0)
         variances = np.square(scale) + np.square(loc - mean)
         variance = variances.mean(axis=0)
-        # By the delta method for the logarithm and the root.
-        return cls(mean, variance**0.5, loc.std(axis=0), variances.std(axis=0) / (2.0 * variance))
+        with np.errstate(invalid="ignore"):  # a free place of a group has no spread
+            # By the delta method for the logarithm and the root.
+            return cls(mean, variance**0.5, loc.std(axis=0), variances.std(axis=0) / (2.0 * variance))
 
 
 def _best_member(
@@ -245,7 +251,7 @@ def _best_member(
         some = standard[np.arange(step * STEP_DRAWS, (step + 1) * STEP_DRAWS) % len(standard)]
         slope = _gradient(engine, rows, family.move(some, member)).reshape(some.shape) * family.scale
         # The entropy of a member is that of the guide and the sum of the logarithms of the factors.
-        growth = (slope * some).mean(axis=0) * np.exp(member["log_factor"]) + 1.0
+        growth = (slope * some).mean(axis=0) * np.exp(member["log_factor"]) + family.taken
         changes, state = update({"shift": -slope.mean(axis=0), "log_factor": -growth}, state)
         member = {name: value + np.asarray(changes[name], np.float64) for name, value in member.items()}
         report((step + 1) / num_steps)
@@ -292,6 +298,7 @@ def _measure(
         family_standard_error=_error(influence),
         shift=family.by_site(member["shift"]),
         factor=family.by_site(np.exp(member["log_factor"])),
+        taken=family.by_site(family.taken),
         num_draws=num_draws,
     )
 

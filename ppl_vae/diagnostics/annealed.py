@@ -4,7 +4,7 @@ Chains go from the prior p(z), or from the guide, along :math:`f_t = f_0^{1-t} p
 all latents of a datum together, and each has the weight :math:`\prod_j f_{t_j}(z_{j-1}) / f_{t_{j-1}}(z_{j-1})`,
 whose expectation is p(x) however badly the chains mix. Step sizes, one per datum and temperature, are found by
 chains of their own first: the moves of the chains that count then do not depend on these chains' past, and the
-weights stay unbiased.
+weights stay unbiased. Where rows are groups, a datum is the group: its latent and those of its members.
 
 A leading ``c`` is chains, then ``n`` data; a row is a chain of a datum.
 
@@ -16,6 +16,7 @@ Source:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ from scipy.special import expit
 from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_choice, check_seed
 from ppl_vae.diagnostics.importance import importance_log_px
+from ppl_vae.diagnostics.members import taken_units
 from ppl_vae.diagnostics.weights import MAX_ENTRIES, check_density
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import MAX_ROWS, Arrays, Base, Engine, chunks, conditions_for
@@ -113,8 +115,8 @@ def annealed_log_px(
         report: Called with the share of the work that is done.
 
     Raises:
-        InputError: ``x`` is empty, has no density or consists of groups, a number is too small, the base is
-            neither, or a latent site does not range over all real numbers.
+        InputError: ``x`` is empty or has no density, a number is too small, the base is neither, or a latent site
+            does not range over all real numbers.
     """
     data = _checked(engine, x, seed, num_chains=num_chains, num_temperatures=num_temperatures)
     check_choice(base, get_args(Base), "base")
@@ -213,6 +215,11 @@ class _Path:
         rows = [np.asarray(latents[site], np.float64).reshape(len(latents[site]), -1) for site in self.events]
         return np.concatenate(rows, axis=1)
 
+    @cached_property
+    def taken(self) -> NDArray[np.bool_]:
+        """Latent numbers that move, (c n, k)."""
+        return taken_units(self.engine, self.x, self.events)
+
     def find_steps(
         self, z: NDArray[np.float64], shares: NDArray[np.float64], report: Report | None = None
     ) -> NDArray[np.float64]:
@@ -250,7 +257,8 @@ class _Path:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """One Hamiltonian move of all rows: where they are, acceptance by datum (n,), and log ratios there."""
         size = np.tile(step, self.shape[0])[:, None]
-        momentum = self.rng.standard_normal(z.shape)
+        # Latents of no member have no gradient: they would drift to where a decoder overflows.
+        momentum = self.rng.standard_normal(z.shape) * self.taken
         target, ratio, gradient = self._density(z, share)
         energy = target - 0.5 * (momentum**2).sum(axis=1)
         moved, new_ratio = z, ratio
@@ -301,11 +309,6 @@ def _checked(
     engine: Engine, x: NDArray[Any], seed: int, *, num_chains: int, num_temperatures: int
 ) -> NDArray[Any]:
     check_density(engine)
-    if engine.nested:
-        raise InputError(
-            f"annealed chains must have data for rows, but rows are groups with the latents {engine.nested} of "
-            "their members; leave this estimate out"
-        )
     check_seed(seed)
     _at_least("num_chains", num_chains, 1)
     _at_least("num_temperatures", num_temperatures, 2)

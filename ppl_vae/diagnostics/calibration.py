@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.data import condition_of
 from ppl_vae.data.checks import check_choice
 from ppl_vae.diagnostics.aggregate import check_rows, draw_data
+from ppl_vae.diagnostics.members import draw_places, refuse_groups
 from ppl_vae.diagnostics.weights import check_density, inspect_draws
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine, chunks
@@ -122,6 +123,9 @@ def calibrate(
     The ranks of single units are blind to a guide that returns the prior whatever x is, and to dependence
     between units. The rank of log p(x given z) sees both.
 
+    Rows that are groups take source "prior" alone, in the sizes of the groups in ``x``. Of the members' latents
+    those of one member of each group are ranked, drawn at random, as those of one group depend on each other.
+
     Args:
         engine: What holds the fit.
         x: Data, (n, *data_shape): what is encoded for source "aggregate"; their conditions are those of all draws.
@@ -132,17 +136,18 @@ def calibrate(
         seed: Seed of all draws.
 
     Raises:
-        InputError: Rows are groups, x has no density, an unknown source, or a number that is too small, which is
-            10 for data of source "aggregate", too.
+        InputError: Rows are groups with source "aggregate", x has no density, an unknown source, or a number that
+            is too small, which is 10 for data of source "aggregate", too.
 
     Source:
         Talts et al., arXiv:1804.06788; log p(x given z) as a test quantity, Modrak et al., arXiv:2211.02383.
     """
     check_choice(source, get_args(Source), "source")
-    check_rows(engine, x, seed)
+    check_rows(x, seed)
     check_density(engine)
     _check_counts("num_simulations", num_simulations, num_draws)
     if source == "aggregate":
+        refuse_groups(engine)
         num_simulations = min(num_simulations, len(x))
         _check_counts("data in x", num_simulations, num_draws)
     seeds = np.random.SeedSequence(seed).generate_state(6).tolist()
@@ -254,19 +259,24 @@ def _ranks(
     engine: Engine, x: NDArray[Any], latents: Mapping[str, NDArray[Any]], num_draws: int, seeds: list[int]
 ) -> dict[str, NDArray[np.int64]]:
     """Ranks of latents and of their log p(x given z), (n, k) by name; ties are broken at random."""
+    places = draw_places(x, seeds[2]) if engine.nested else None
+
+    def units(name: str, values: NDArray[Any]) -> NDArray[Any]:
+        own = values[:, np.arange(len(x)), places] if name in engine.nested else values
+        return own.reshape(*values.shape[:2], -1)
+
     given = {name: value[None] for name, value in latents.items()}
     seen = inspect_draws(engine, x, ("log_likelihood",), num_draws=1, seed=0, latents=given)
-    truth = {name: _units(value) for name, value in latents.items()}
-    truth[LIKELIHOOD] = _units(seen["log_likelihood"][0])
+    truth = {name: units(name, value)[0] for name, value in {**given, LIKELIHOOD: seen["log_likelihood"]}.items()}
     below = {name: np.zeros(value.shape, np.int64) for name, value in truth.items()}
     ties = {name: np.zeros(value.shape, np.int64) for name, value in truth.items()}
-    parts = chunks(num_draws, max(1, BLOCK // sum(value.size for value in truth.values())))
+    parts = chunks(num_draws, max(1, BLOCK // sum(value.size for value in latents.values())))
     states = np.random.SeedSequence(seeds[0]).generate_state(len(parts)).tolist()
     for part, state in zip(parts, states, strict=True):
         num = part.stop - part.start
         found = inspect_draws(engine, x, ("latents", "log_likelihood"), num_draws=num, seed=state)
         for name, draws in {**found["latents"], LIKELIHOOD: found["log_likelihood"]}.items():
-            table = draws.reshape(num, *truth[name].shape)
+            table = units(name, draws)
             below[name] += (table < truth[name]).sum(axis=0)
             ties[name] += (table == truth[name]).sum(axis=0)
     rng = np.random.default_rng(seeds[1])

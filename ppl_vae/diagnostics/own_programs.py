@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 from ppl_vae.diagnostics.containers import DRAWS
 from ppl_vae.errors import InputError
 
-__all__ = ["OwnProgram", "OwnRun", "OwnSite", "Read", "Weights", "find_weights", "read_prior", "stack_runs"]
+__all__ = [
+    "PASS_DATA",
+    "OwnProgram",
+    "OwnRun",
+    "OwnSite",
+    "Read",
+    "Weights",
+    "find_weights",
+    "read_prior",
+    "stack_runs",
+]
 
+PASS_DATA = "pass them after source, as in to_arviz((model, guide), x)"
 # What is kept of a run: arrays by name.
 Read = Callable[["OwnRun"], dict[str, Any]]
 
@@ -206,8 +217,8 @@ def find_weights(run: OwnRun, partial: Collection[str] = ()) -> Weights:
         partial: Plates that take less than all of their data.
 
     Raises:
-        InputError: The guide shares no latent site with the model, or has one that the model lacks, or a plate has
-            the name of a dim of draws.
+        InputError: The guide shares no latent site with the model, or has one that the model lacks, the model was
+            given no data, or a plate has the name of a dim of draws.
     """
     guide, model = run.guide, run.model
     seen, by_guide = ([name for name, site in sites.items() if site.observed] for sites in (model, guide))
@@ -227,6 +238,11 @@ def find_weights(run: OwnRun, partial: Collection[str] = ()) -> Weights:
         )
     auxiliary = [name for name, site in guide.items() if site.auxiliary]
     missing = [name for name, site in model.items() if not site.observed and name not in guide]
+    if missing and not seen:
+        raise InputError(
+            f"model must observe data, but it observes nothing and draws {', '.join(missing)} itself, which the "
+            f"guide lacks, as where data are left out; {PASS_DATA}"
+        )
     notes = []
     if auxiliary:
         notes.append(f"posterior of {', '.join(auxiliary)}: the guide's alone")

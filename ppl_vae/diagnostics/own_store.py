@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.diagnostics.containers import DRAWS, Variables, label_variables
-from ppl_vae.diagnostics.own_programs import OwnProgram, OwnRun, Read, Weights, find_weights, read_prior
+from ppl_vae.diagnostics.own_programs import (
+    PASS_DATA,
+    OwnProgram,
+    OwnRun,
+    Read,
+    Weights,
+    find_weights,
+    read_prior,
+)
 from ppl_vae.diagnostics.weights import estimate_log_px
 from ppl_vae.errors import InputError
 from ppl_vae.plugins import Backend
@@ -146,14 +154,36 @@ def _open(
     options = dict(kwargs)
     if "betas" in inspect.signature(programs[0]).parameters:
         options.setdefault("betas", UnitBetas())
+    _check_arguments(programs, args, options)
     backend = backend_of(programs, args, options)
+    kind: Callable[..., OwnProgram]
     if backend == "pyro":
-        from ppl_vae.diagnostics.own_pyro import PyroOwnProgram
+        from ppl_vae.diagnostics.own_pyro import PyroOwnProgram as kind
+    else:
+        from ppl_vae.diagnostics.own_numpyro import NumPyroOwnProgram as kind
+    try:
+        return backend, kind(*programs, args, options, params)
+    except InputError:
+        raise
+    except Exception as error:
+        if args or kwargs:  # a fault of the user's program, whose traceback helps
+            raise
+        raise InputError(
+            "model and guide must be called with the data of the fit, but there are none, and they fail without "
+            f"({error!r}); {PASS_DATA}"
+        ) from error
 
-        return backend, PyroOwnProgram(*programs, args, options, params)
-    from ppl_vae.diagnostics.own_numpyro import NumPyroOwnProgram
 
-    return backend, NumPyroOwnProgram(*programs, args, options, params)
+def _check_arguments(programs: Programs, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments that a program does not take, or the lack of those that it needs."""
+    for name, program in zip(("model", "guide"), programs, strict=True):
+        try:
+            inspect.signature(program).bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(
+                f"{name} must be called with what it was fitted with, but what is given does not do ({error}); "
+                f"{PASS_DATA}"
+            ) from None
 
 
 def _collect_or_note(

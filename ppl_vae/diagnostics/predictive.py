@@ -5,6 +5,7 @@ A leading ``n`` is data, a trailing ``t`` statistics, in the order of their name
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from ppl_vae.data import condition_of
 from ppl_vae.data.checks import check_choice
 from ppl_vae.diagnostics.aggregate import check_rows
 from ppl_vae.diagnostics.calibration import MIN_RANKS, RankTest, compare_ranks
+from ppl_vae.diagnostics.members import taken_places
 from ppl_vae.diagnostics.weights import MAX_ENTRIES, check_density, inspect_draws
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine, chunks
@@ -89,6 +91,9 @@ def predictive_check(
     "posterior" there is also the statistic "residual", the mean squared distance of x from its mean given z, which
     tells a decoder that claims too little noise.
 
+    Where rows are groups, a statistic is of a member, and averaged over those of a group: one number a group, as
+    members of one group depend on each other.
+
     Leaving one datum out makes no sense where each has latents of its own. What was fitted are the weights, so
     pass data that were held out: on training data draws look better than they are.
 
@@ -102,15 +107,15 @@ def predictive_check(
         seed: Seed of all draws.
 
     Raises:
-        InputError: Rows are groups, x has no density, too few data or draws, an unknown source, or a statistic
-            that is not one finite number a datum.
+        InputError: x has no density, too few data or draws, an unknown source, or a statistic that is not one
+            finite number a datum.
 
     Source:
         Johnson, Annals of Statistics 32 (6), 2004, and Gosselin, PLoS ONE 6 (3), 2011, for one draw of z; Gelman,
         Meng & Stern, Statistica Sinica 6, 1996, for p-values and for statistics that look at z.
     """
     check_choice(source, get_args(Source), "source")
-    check_rows(engine, x, seed)
+    check_rows(x, seed)
     check_density(engine)
     chosen = STATISTICS if statistics is None else statistics
     _check_sizes(chosen, len(x), num_draws)
@@ -191,16 +196,26 @@ def _measure_part(
     )
     # Of one dtype, so that equal values tie.
     draws = np.asarray(found.x).astype(own.dtype)
-    columns = [(_apply(name, of, own), _apply(name, of, draws)) for name, of in statistics.items()]
+    taken = taken_places(x[part]) if engine.nested else None
+    again = None if taken is None else taken[rows]
+    columns = [(_apply(name, of, own, taken), _apply(name, of, draws, again)) for name, of in statistics.items()]
     if latents is not None:
         mean = np.asarray(found.mean).astype(own.dtype)
-        energy = STATISTICS["energy"]
-        columns.append((energy(own - mean[: len(own)]), energy(draws - mean)))
+        rest = partial(_apply, RESIDUAL, STATISTICS["energy"])
+        columns.append((rest(own - mean[: len(own)], taken), rest(draws - mean, again)))
     of_data, of_draws = (np.stack(column, axis=-1).astype(np.float64) for column in zip(*columns, strict=True))
     return of_data, of_draws.reshape(num_draws, len(own), -1), _are_whole(draws)
 
 
-def _apply(name: str, statistic: Statistic, x: NDArray[Any]) -> NDArray[Any]:
+def _apply(
+    name: str, statistic: Statistic, x: NDArray[Any], taken: NDArray[np.bool_] | None = None
+) -> NDArray[Any]:
+    """A statistic of each datum, (n,), or its mean over the members of a group, whose places are ``taken``."""
+    if taken is not None:
+        members = np.zeros(taken.shape)
+        members[taken] = _apply(name, statistic, x[taken])
+        mean: NDArray[Any] = members.sum(axis=1) / taken.sum(axis=1)
+        return mean
     values = np.asarray(statistic(x))
     if values.shape != (len(x),) or not np.isfinite(values).all():
         raise InputError(

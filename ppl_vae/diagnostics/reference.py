@@ -1,6 +1,7 @@
 """Reference posteriors of single data: NUTS chains with the decoder frozen, judged by rules and kept in a file.
 
-Unlike draws of a guide these are Markov chains, of which R-hat and effective sample size mean something. Shapes:
+Where rows are groups, a datum is the group, and its posterior that of its latent and those of its members. Unlike
+draws of a guide these are Markov chains, of which R-hat and effective sample size mean something. Shapes:
 c chains, s draws of each, n data; energies are in nats.
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.containers import DRAWS, Variables, event_dims, make_container
+from ppl_vae.diagnostics.members import taken_latents
 from ppl_vae.diagnostics.reference_chains import Chains, Plan, is_pyro, join_chains, run_chains
 from ppl_vae.diagnostics.store import read_store, write_store
 from ppl_vae.diagnostics.weights import check_density, inspect_draws
@@ -68,7 +70,7 @@ class ReferencePosterior:
 
     Attributes:
         x: The data, (n, *data_shape).
-        draws: Latents by site, (c, s, n, *event).
+        draws: Latents by site, (c, s, n, *event); nan in places that no member of a group takes.
         rhat: Largest split R-hat of a datum's latent numbers, (n,).
         ess: Smallest effective sample size of them, (n,).
         lag1: Lag-1 autocorrelation of them that is largest in size, (n,).
@@ -140,8 +142,7 @@ def reference_posterior(
         All draws. A datum that breaks a rule is kept, and ``why`` says which.
 
     Raises:
-        InputError: ``x`` has no data or another shape, a number is too small, the model gives x no density, or its
-            rows are groups.
+        InputError: ``x`` has no data or another shape, a number is too small, or the model gives x no density.
 
     Source:
         Hoffman & Gelman, arXiv:1111.4246 (NUTS); Wu et al., arXiv:1611.04273 (chains on a frozen decoder).
@@ -152,11 +153,6 @@ def reference_posterior(
     check_seed(seed)
     engine = sampling_engine(source)
     check_density(engine)
-    if engine.nested:
-        raise InputError(
-            f"x must have one datum a row for a reference posterior, but the model has {', '.join(engine.nested)} "
-            "for every member of a group; use a model without groups"
-        )
     starts = _starts(engine, data, num_chains, seed)
     dense = sum(prod(value.shape[2:]) for value in starts.values()) <= MOST_DENSE
     parts, blocks = chunks(len(data), BLOCK), []
@@ -168,7 +164,8 @@ def reference_posterior(
         if report is not None:
             report(part.stop / len(data))
     attrs = {**_describe(source, engine), **asdict(plan), "rules": asdict(rules), "seed": seed}
-    return _judge(data, join_chains(blocks), rules, attrs)
+    taken = taken_latents(engine, data, {name: value.shape[2:] for name, value in starts.items()})
+    return _judge(data, join_chains(blocks), taken, rules, attrs)
 
 
 def sampling_engine(source: Run | Engine) -> Engine:
@@ -272,10 +269,17 @@ def _starts(engine: Engine, data: NDArray[Any], num_chains: int, seed: int) -> d
     }
 
 
-def _judge(x: NDArray[Any], chains: Chains, rules: Rules, attrs: Mapping[str, Any]) -> ReferencePosterior:
-    draws = [value.reshape(*value.shape[:3], -1) for value in chains.draws.values()]
-    units = np.concatenate(draws, axis=-1).astype(np.float64)
-    mixing = [_mixing(datum) for datum in units]
+def _judge(
+    x: NDArray[Any],
+    chains: Chains,
+    taken: Mapping[str, NDArray[np.bool_]],
+    rules: Rules,
+    attrs: Mapping[str, Any],
+) -> ReferencePosterior:
+    draws = {name: np.where(taken[name][:, None, None], value, np.nan) for name, value in chains.draws.items()}
+    units = np.concatenate([value.reshape(*value.shape[:3], -1) for value in draws.values()], axis=-1)
+    there = np.concatenate([taken[name].reshape(len(x), -1) for name in draws], axis=-1)
+    mixing = [_mixing(datum[..., own].astype(np.float64)) for datum, own in zip(units, there, strict=True)]
     energy = chains.energy.reshape(*units.shape[:2], -1).astype(np.float64)
     figures = {
         **{name: np.array([found[name] for found in mixing]) for name in mixing[0]},
@@ -285,7 +289,7 @@ def _judge(x: NDArray[Any], chains: Chains, rules: Rules, attrs: Mapping[str, An
     slack = 4.0 / np.sqrt(prod(units.shape[1:3]))
     return ReferencePosterior(
         x=x,
-        draws={name: np.moveaxis(value, 0, 2) for name, value in chains.draws.items()},
+        draws={name: np.moveaxis(value, 0, 2) for name, value in draws.items()},
         **figures,
         why=tuple(_why([figures[name][datum] for name in FIGURES], rules, slack) for datum in range(len(x))),
         energy=np.moveaxis(chains.energy[..., -1], 0, 2).astype(np.float64),

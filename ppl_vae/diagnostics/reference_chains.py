@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_vae.diagnostics.chain_models import numpyro_target, pyro_target
 from ppl_vae.training.engine import UnitBetas, program_arguments
 
 __all__ = ["Chains", "Plan", "is_pyro", "join_chains", "run_chains"]
@@ -96,33 +97,6 @@ def _numpyro_chains(
     engine: Any, x: NDArray[Any], starts: Mapping[str, NDArray[Any]], plan: Plan, dense: bool, seed: int
 ) -> Chains:
     import jax
-    from jax import lax
-    from numpyro import handlers
-    from numpyro.infer.hmc import hmc
-    from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
-
-    skipped = -(-plan.num_warmup // plan.thinning)
-    betas, options = {"betas": UnitBetas()}, {"dense_mass": dense, "target_accept_prob": TARGET_ACCEPTANCE}
-
-    def run_chain(weights: Any, key: Any, start: Any, *datum: Any) -> Any:
-        model = handlers.substitute(handlers.seed(engine.evaluated.model, jax.random.key(0)), data=weights)
-        args = tuple(array[None] for array in datum)
-        begin, step = hmc(partial(potential_energy, model, args, betas))
-        start = unconstrain_fn(model, args, betas, {name: value[None] for name, value in start.items()})
-        state = begin(start, skipped * plan.thinning, rng_key=key, **options)
-
-        def advance(state: Any, _: Any) -> Any:
-            state = step(state)
-            return state, (state.energy, state.diverging)
-
-        def draw(state: Any, _: Any) -> Any:
-            state, stats = lax.scan(advance, state, length=plan.thinning)
-            latents = constrain_fn(model, args, betas, state.z)
-            return state, ({name: latents[name][0] for name in start}, *stats)
-
-        # One loop for warm-up and draws, as a step takes seconds to compile.
-        draws = lax.scan(draw, state, length=skipped + plan.num_draws)[1]
-        return jax.tree.map(lambda values: values[skipped:], draws)
 
     weights = {**engine.svi.get_params(engine.svi_state), **(engine.svi_state.mutable_state or {})}
     shape = (len(x), plan.num_chains)
@@ -135,10 +109,48 @@ def _numpyro_chains(
         points = {n: jax.numpy.asarray(v.reshape(-1, *v.shape[2:]), dtype) for n, v in starts.items()}
         keys = jax.random.split(jax.random.key(seed), prod(shape))
         # One vmap: each one more doubles the time to trace the loops, which is a third of all.
-        run = jax.vmap(run_chain, in_axes=(None, *[0] * (2 + len(arrays))))
+        chain = partial(_numpyro_chain, engine.evaluated.model, plan, dense)
+        run = jax.vmap(chain, in_axes=(None, *[0] * (2 + len(arrays))))
         found = jax.jit(run, compiler_options=engine.compiler_options)(weights, keys, points, *arrays)
     found = jax.tree.map(lambda values: np.asarray(values).reshape(*shape, *values.shape[1:]), found)
     return Chains(*found)
+
+
+def _numpyro_chain(
+    model: Any, plan: Plan, dense: bool, weights: Any, key: Any, start: Mapping[str, Any], *datum: Any
+) -> Any:
+    """Draws by site, energies and divergences of one chain, as a pure function."""
+    import jax
+    from jax import lax
+    from numpyro import handlers
+    from numpyro.infer.hmc import hmc
+    from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+
+    skipped = -(-plan.num_warmup // plan.thinning)
+    betas, options = {"betas": UnitBetas()}, {"dense_mass": dense, "target_accept_prob": TARGET_ACCEPTANCE}
+    model = handlers.substitute(handlers.seed(numpyro_target(model), jax.random.key(0)), data=weights)
+    args = tuple(array[None] for array in datum)
+    points = _in_plates(start, handlers.trace(model).get_trace(*args, **betas))
+    begin, step = hmc(partial(potential_energy, model, args, betas))
+    state = begin(unconstrain_fn(model, args, betas, points), skipped * plan.thinning, rng_key=key, **options)
+
+    def advance(state: Any, _: Any) -> Any:
+        state = step(state)
+        return state, (state.energy, state.diverging)
+
+    def draw(state: Any, _: Any) -> Any:
+        state, stats = lax.scan(advance, state, length=plan.thinning)
+        latents = constrain_fn(model, args, betas, state.z)
+        return state, ({name: latents[name].reshape(value.shape) for name, value in start.items()}, *stats)
+
+    # One loop for warm-up and draws, as a step takes seconds to compile.
+    draws = lax.scan(draw, state, length=skipped + plan.num_draws)[1]
+    return jax.tree.map(lambda values: values[skipped:], draws)
+
+
+def _in_plates(start: Mapping[str, Any], sites: Mapping[str, Any]) -> dict[str, Any]:
+    """Latents of a datum with the axes of length 1 that plates give them: a group's has one beside its row's."""
+    return {name: value.reshape(sites[name]["value"].shape) for name, value in start.items()}
 
 
 def _pyro_chains(
@@ -156,8 +168,8 @@ def _pyro_chains(
             some = program_arguments(x[datum : datum + 1], engine.condition_shape)
             args = [torch.as_tensor(np.asarray(array)).to(like) for array in some]
             for chain in range(plan.num_chains):
-                point = {name: torch.as_tensor(v[datum, chain, None]).to(like) for name, v in starts.items()}
-                found.append(_pyro_chain(program.model, args, point, plan, dense))
+                point = {name: torch.as_tensor(v[datum, chain]).to(like) for name, v in starts.items()}
+                found.append(_pyro_chain(pyro_target(program.model), args, point, plan, dense))
     joined = join_chains(found)
     shape = (len(x), plan.num_chains)
     return Chains(
@@ -170,8 +182,35 @@ def _pyro_chains(
 def _pyro_chain(model: Any, args: Sequence[Any], start: Mapping[str, Any], plan: Plan, dense: bool) -> Chains:
     """One chain, n = 1 in place of the axes n and c."""
     import pyro
-    from pyro.infer import MCMC, NUTS
+    from pyro.infer import MCMC
     from torch.distributions import biject_to
+
+    betas = {"betas": UnitBetas()}
+    nodes = pyro.poutine.trace(model).get_trace(*args, **betas).nodes
+    points = _in_plates(start, nodes)
+    kernel = _pyro_kernel(model, dense)
+    num_steps = plan.num_draws * plan.thinning
+    chain = MCMC(
+        kernel,
+        num_samples=num_steps,
+        warmup_steps=plan.num_warmup,
+        initial_params={name: biject_to(nodes[name]["fn"].support).inv(value) for name, value in points.items()},
+        disable_progbar=True,
+    )
+    chain.run(*args, **betas)
+    diverging = np.zeros(num_steps, bool)
+    diverging[chain.diagnostics()["divergences"]["chain 0"]] = True
+    kept = slice(plan.thinning - 1, None, plan.thinning)
+    samples, shape = chain.get_samples(), (1, plan.num_draws, plan.thinning)
+    return Chains(
+        draws={n: samples[n][kept].reshape(*shape[:2], *v.shape).cpu().numpy() for n, v in start.items()},
+        energy=np.array(kernel.energies[-num_steps:]).reshape(shape),
+        diverging=diverging.reshape(shape),
+    )
+
+
+def _pyro_kernel(model: Any, dense: bool) -> Any:
+    from pyro.infer import NUTS
 
     class Kernel(NUTS):
         """NUTS that keeps its energies, which Pyro tells nobody."""
@@ -185,24 +224,4 @@ def _pyro_chain(model: Any, args: Sequence[Any], start: Mapping[str, Any], plan:
             self.energies.append(float(self._kinetic_energy(momenta[1]) + self._potential_energy_last))
             return momenta
 
-    betas = {"betas": UnitBetas()}
-    nodes = pyro.poutine.trace(model).get_trace(*args, **betas).nodes
-    kernel = Kernel(full_mass=dense, target_accept_prob=TARGET_ACCEPTANCE)
-    num_steps = plan.num_draws * plan.thinning
-    chain = MCMC(
-        kernel,
-        num_samples=num_steps,
-        warmup_steps=plan.num_warmup,
-        initial_params={name: biject_to(nodes[name]["fn"].support).inv(value) for name, value in start.items()},
-        disable_progbar=True,
-    )
-    chain.run(*args, **betas)
-    diverging = np.zeros(num_steps, bool)
-    diverging[chain.diagnostics()["divergences"]["chain 0"]] = True
-    kept = slice(plan.thinning - 1, None, plan.thinning)
-    shape = (1, plan.num_draws, plan.thinning)
-    return Chains(
-        draws={name: value[kept].cpu().numpy().swapaxes(0, 1) for name, value in chain.get_samples().items()},
-        energy=np.array(kernel.energies[-num_steps:]).reshape(shape),
-        diverging=diverging.reshape(shape),
-    )
+    return Kernel(full_mass=dense, target_accept_prob=TARGET_ACCEPTANCE)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.data import condition_of
+from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.containers import (
     DRAWS,
     Variables,
@@ -32,14 +33,11 @@ from ppl_vae.diagnostics.weights import MAX_ENTRIES, estimate_log_px, posterior_
 from ppl_vae.errors import InputError
 from ppl_vae.files import storage_errors, write_bytes
 from ppl_vae.training.engine import Engine, chunks
-from ppl_vae.training.prepared import evenly_spaced
 
 if TYPE_CHECKING:
     from ppl_vae.training.run import Run
 
 __all__ = ["checked_labels", "read_store", "to_arviz", "write_store"]
-
-MAX_DATA = 200  # of a run's test data, where no data are given
 
 
 def to_arviz(
@@ -101,8 +99,10 @@ def to_arviz(
 
     Raises:
         InputError: ``source`` is none of these, ``x`` has no data or no data axes, ``labels`` do not fit it or
-            ``label_names``, a number of draws is below 1, a weight is nan, or your programs do not fit each other.
+            ``label_names``, a number of draws is below 1, ``seed`` is invalid, a weight is nan, or your programs
+            do not fit each other.
     """
+    check_seed(seed)
     num_prior_draws = num_draws if num_prior_draws is None else num_prior_draws
     numbers = {
         "num_predictive_draws": num_predictive_draws,
@@ -124,7 +124,14 @@ def to_arviz(
             "further arguments, kwargs and params are for programs of your own, but source is a "
             f"{type(source).__name__}, which has its own; leave them out"
         )
-    engine, data, labels, label_names, known = _of_fit(source, x, labels, label_names)
+    fit = _opened(source)
+    if x is None and not hasattr(fit, "inspect"):
+        if labels is not None:
+            raise InputError(
+                "labels must go with data, but x is missing; leave labels out, for the run knows its own"
+            )
+        return fit.to_arviz(label_names=label_names, seed=seed, attrs=attrs, **numbers)
+    engine, data, known = _engine_and_data(fit, x)
     groups = _engine_groups(engine, data, label_variables(labels, label_names, len(data)), seeds, **numbers)
     return make_container(groups, plain_attrs({"seed": seed, **known, **(attrs or {})}))
 
@@ -139,31 +146,27 @@ def _own_programs(source: Any) -> Programs | None:
     return None
 
 
-def _of_fit(
-    source: Any, x: Any, labels: ArrayLike | None, label_names: Sequence[str] | None
-) -> tuple[Engine, NDArray[Any], ArrayLike | None, Sequence[str] | None, dict[str, Any]]:
-    """Engine, data, labels, their names, and what is known of a fit."""
+def _opened(source: Any) -> Any:
+    """A run, or an engine as it is."""
     from ppl_vae.training.run import Run
 
-    if hasattr(source, "inspect") and hasattr(source, "generate"):
-        if x is None:
-            raise InputError("x must be the data that an engine is asked about, but it is missing; pass them")
-        return source, np.asanyarray(x), labels, label_names, {}
-    if not isinstance(source, str | os.PathLike | Run):
+    if isinstance(source, str | os.PathLike):
+        return Run.open(Path(source))
+    if not isinstance(source, Run) and not (hasattr(source, "inspect") and hasattr(source, "generate")):
         raise InputError(
             "source must be a run, its folder, an engine or a pair (model, guide), but it is a "
             f"{type(source).__name__}; pass one of these"
         )
-    run = source if isinstance(source, Run) else Run.open(Path(source))
-    known = {"variant": run.program.name, "backend": run.program.backend}
-    if x is not None:
-        return run.engine, _data_of_run(run, x), labels, label_names, known
-    if labels is not None:
-        raise InputError("labels must go with data, but x is missing; leave labels out, for the run knows its own")
-    data, found = run.data.split("test"), run.data.labels("test")
-    some = evenly_spaced(len(data), MAX_DATA)
-    names = run.data.dataset.label_names if label_names is None else label_names
-    return run.engine, data[some], None if found is None else found[some], names, {**known, "split": "test"}
+    return source
+
+
+def _engine_and_data(fit: Any, x: Any) -> tuple[Engine, NDArray[Any], dict[str, Any]]:
+    """Engine and data of a fit, and what is known of a run."""
+    if not hasattr(fit, "inspect"):
+        return fit.engine, _data_of_run(fit, x), {"variant": fit.program.name, "backend": fit.program.backend}
+    if x is None:
+        raise InputError("x must be the data that an engine is asked about, but it is missing; pass them")
+    return fit, np.asanyarray(x), {}
 
 
 def _data_of_run(run: "Run", x: Any) -> NDArray[Any]:

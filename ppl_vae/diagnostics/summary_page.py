@@ -5,6 +5,7 @@ A trailing ``k`` is units of a latent site.
 
 import json
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ class SiteSummary:
         name: Name of the site.
         how: How its rates were computed, "analytic" or "sampled"; or "site term" for what is no rate.
         rate: KL of guide from model, summed over units; or the site term.
-        rate_per_unit: The same by unit, (k,).
+        rate_per_unit: The same by unit, (k,); joint, (1,), where a family makes the units depend on each other.
         variance_per_unit: Variance of the posterior mean over data, (k,).
         active_by_variance: Units whose variance exceeds 0.01.
         active_by_rate: Units whose rate exceeds 0.01 nats; None of a site term, like the other readings of rates.
@@ -64,6 +65,11 @@ class SiteSummary:
     num_active_by_variance: int
     num_active_by_rate: int | None
     collapsed_fraction: float | None
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether all units have one rate."""
+        return len(self.rate_per_unit) != len(self.variance_per_unit)
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,9 @@ class Summary:
 def _quantities(summary: Summary) -> str:
     log_px, information, probe = summary.log_px, summary.information, summary.probe
     rows = "groups" if summary.row == "group" else "data"
+    also = "" if log_px is None else " (of log p(x) too, not over its draws)"
     lines = [
-        f"{summary.num_data} {rows}; nats per {summary.row}, +- standard error over {rows}",
+        f"{summary.num_data} {rows}; nats per {summary.row}, +- standard error over {rows}{also}",
         "",
         *([] if log_px is None else _log_px_lines(log_px)),
         _line("elbo", summary.elbo, f"{summary.num_rate_draws} draws"),
@@ -190,30 +197,31 @@ def _smoothed_line(log_px: LogPxSummary) -> str:
 
 
 def _unit_table(site: SiteSummary) -> str:
-    num_units = len(site.rate_per_unit)
-    order = np.argsort(np.negative(site.rate_per_unit), kind="stable")
+    num_units = len(site.variance_per_unit)
+    order = np.argsort(np.negative(site.variance_per_unit if site.is_joint else site.rate_per_unit), kind="stable")
     head = SITE_TERM if site.how == SITE_TERM else "rate"
     width = len(f"   {head} [nats]")
     lines = [
-        f"latent {site.name}: {num_units} units",
+        f"latent {site.name}: {num_units} units{f' with a joint {head}' if site.is_joint else ''}",
         *_units_in_use(site),
         f"  unit   {head} [nats]   variance of the mean   active by",
     ]
     for unit in order[:MAX_UNITS]:
-        rate, variance = site.rate_per_unit[unit], site.variance_per_unit[unit]
-        by_rate = site.active_by_rate is not None and site.active_by_rate[unit]
+        rate = "joint" if site.is_joint else f"{site.rate_per_unit[unit]:.4f}"
+        by_rate = not site.is_joint and site.active_by_rate is not None and site.active_by_rate[unit]
         by = {"variance": site.active_by_variance[unit], "rate": by_rate}
         active = ", ".join(name for name, holds in by.items() if holds) or "-"
-        lines.append(f"{unit:6d}{rate:{width}.4f}{variance:23.4f}   {active}")
+        lines.append(f"{unit:6d}{rate:>{width}}{site.variance_per_unit[unit]:23.4f}   {active}")
     if num_units > MAX_UNITS:
-        rest = sum(site.rate_per_unit[unit] for unit in order[MAX_UNITS:])
-        lines.append(f"{num_units - MAX_UNITS} more units with smaller {head}s, together {rest:.4f} nats")
+        more = f"{num_units - MAX_UNITS} more units with smaller"
+        rest = "" if site.is_joint else f"{sum(site.rate_per_unit[unit] for unit in order[MAX_UNITS:]):.4f} nats"
+        lines.append(f"{more} variances" if site.is_joint else f"{more} {head}s, together {rest}")
     return "\n".join(lines)
 
 
 def _units_in_use(site: SiteSummary) -> list[str]:
     by_variance = f"active units {site.num_active_by_variance} by variance > {THRESHOLD}"
-    if site.collapsed_fraction is None:
+    if site.collapsed_fraction is None or site.is_joint:
         return [by_variance]
     collapsed = f"{site.collapsed_fraction:.1%}"
     return [
@@ -223,29 +231,43 @@ def _units_in_use(site: SiteSummary) -> list[str]:
 
 
 def _tail_table(report: "TailReport") -> str:
-    titles = ("threshold", "mass of data", "of draws", "Hill of data", "of draws", "KS", "MMD p")
-    lines = [
-        f"tails: {report.num_draws} draws of x beside {report.num_data} data; mass: share beyond the threshold",
-        f"{'':11}" + "".join(f"{title:>{width}}" for title, width in zip(titles, TAIL_WIDTHS, strict=True)),
-        *map(_tail_line, report.rows()),
-    ]
+    has_tails, few = report.num_data >= report.least_data, []
+    lines = [f"tails: {report.num_draws} draws of x beside {report.num_data} data"]
+    if has_tails:
+        lines[0] += "; mass: share beyond the threshold"
+        titles = ("threshold", "mass of data", "of draws", "Hill of data", "of draws", "KS", "MMD p")
+        lines.append(f"{'':11}" + "".join(f"{title:>{w}}" for title, w in zip(titles, TAIL_WIDTHS, strict=True)))
+        lines += [_tail_line(row) for row in report.rows() if row["count_data"] != 0]
+    else:
+        few.append(f"tails ({report.least_data})")
+        lines += [
+            f"{row['part']:5} KS {_cell(row, 'kolmogorov_smirnov', '.4f')}   MMD p {_cell(row, 'p_value', '.3f')}"
+            for row in report.rows()
+            if row["side"] == "all"
+        ]
     for part in report.parts:
-        both = [(q, "?" if q.data is None else f"{q.data:.4g}") for q in part.quantiles]
-        cells = ", ".join(f"{q.probability:g} {data} | {q.draws:.4g}" for q, data in both)
-        lines += [_wrapped(f"quantiles of {part.name}, data | draws: {cells}")] if cells else []
-    return "\n".join([*lines, *(_wrapped(f"note: {note}") for note in report.notes)])
+        both = [f"{q.probability:g} {q.data:.4g} | {q.draws:.4g}" for q in part.quantiles if q.data is not None]
+        lines += [_wrapped(f"quantiles of {part.name}, data | draws: {', '.join(both)}")] if both else []
+    lacking: dict[int, set[float]] = {}
+    for quantile in (q for part in report.parts for q in part.quantiles if q.data is None):
+        lacking.setdefault(quantile.least_data, set()).add(quantile.probability)
+    few += [f"quantiles {', '.join(map(str, sorted(p)))} ({least})" for least, p in sorted(lacking.items())]
+    if few:
+        lines.append(_wrapped(f"left out, for they take more data than {report.num_data}: {', '.join(few)}"))
+    return "\n".join([*lines, *(_wrapped(f"note: {note}") for note in report.notes if has_tails)])
 
 
-def _tail_line(row: dict[str, Any]) -> str:
+def _cell(row: Mapping[str, Any], name: str, digits: str) -> str:
+    return row[name] if isinstance(row[name], str) else "" if row[name] is None else f"{row[name]:{digits}}"
+
+
+def _tail_line(row: Mapping[str, Any]) -> str:
     def estimate(name: str, digits: str) -> str:
         return "" if row[name] is None else f"{row[name]:{digits}} +- {row[f'{name}_standard_error']:{digits}}"
 
-    def number(name: str, digits: str) -> str:
-        return row[name] if isinstance(row[name], str) else "" if row[name] is None else f"{row[name]:{digits}}"
-
-    cells = [number("threshold", ".3g"), estimate("mass_data", ".5f"), estimate("mass_draws", ".5f")]
+    cells = [_cell(row, "threshold", ".3g"), estimate("mass_data", ".5f"), estimate("mass_draws", ".5f")]
     cells += [estimate("index_data", ".1f"), estimate("index_draws", ".1f")]
-    cells += [number("kolmogorov_smirnov", ".4f"), number("p_value", ".3f")]
+    cells += [_cell(row, "kolmogorov_smirnov", ".4f"), _cell(row, "p_value", ".3f")]
     filled = "".join(f"{cell:>{width}}" for cell, width in zip(cells, TAIL_WIDTHS, strict=True))
     return f"{row['part']:5} {row['side']:5}{filled}"
 

@@ -98,6 +98,11 @@ class Quantile:
     data: float | None
     draws: float
 
+    @property
+    def least_data(self) -> int:
+        """How many data it needs."""
+        return round(RESOLVED / min(self.probability, 1.0 - self.probability))
+
 
 @dataclass(frozen=True)
 class TailsOf:
@@ -133,6 +138,11 @@ class TailReport:
     num_draws: int
     parts: list[TailsOf]
     notes: list[str]
+
+    @property
+    def least_data(self) -> int:
+        """How many data it takes for those beyond a default threshold to be a tail, of a tenth or less."""
+        return MIN_INDEX
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of a table, of equal keys: of each part its tails and, under side "all", all points.

@@ -3,14 +3,13 @@
 Weights are unscaled: betas and plate sizes do not enter. A leading ``s`` is draws, then ``n`` data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import condition_of
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.importance import (
     importance_bounds,
@@ -18,6 +17,7 @@ from ppl_vae.diagnostics.importance import (
     mean_and_standard_error,
     pareto_smooth,
 )
+from ppl_vae.diagnostics.members import taken_places
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import MAX_ROWS, Engine, chunks
 
@@ -172,11 +172,10 @@ def unit_means(engine: Engine, x: NDArray[Any]) -> dict[str, NDArray[np.float64]
         engine: What holds the fit.
         x: Data, (n, *data_shape).
     """
-    present = condition_of(x)
     found = {}
     for site, loc in posterior_means(engine, x).items():
         if site in engine.nested:
-            members = np.ones(loc.shape[:2], bool) if present is None else present > 0
+            members = taken_places(x)
             found[site] = loc[members].reshape(int(members.sum()), -1).astype(np.float64)
         else:
             found[site] = loc.reshape(len(loc), -1).astype(np.float64)
@@ -202,8 +201,10 @@ def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> Log
         Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Vehtari et al., arXiv:1507.02646.
     """
     check_density(engine)
-    draws = inspect_draws(engine, x, ("log_weight",), num_draws=num_draws, seed=seed)
-    return estimate_log_px(np.asarray(draws["log_weight"], np.float64))
+    data = np.asanyarray(x)
+    _check(data, num_draws, MAX_ROWS)
+    blocks = list(_log_weights(engine, data, num_draws, seed))
+    return estimate_log_px(np.concatenate(blocks, axis=1))
 
 
 def log_px_grid(
@@ -239,24 +240,30 @@ def log_px_grid(
             f"sizes must be numbers of draws, 1 or more, but they are {list(sizes)}; pass (1, 50, 5000)"
         )
     _check(data, grid[-1], MAX_ROWS)
-    rows = max(1, min(MAX_ROWS, engine.max_rows, MAX_ENTRIES // data[0].size))
-    blocks = []
-    parts = chunks(len(data), min(DATA_AT_ONCE, rows))
-    for number, child in enumerate(np.random.SeedSequence(seed).spawn(len(parts))):
-        block = data[parts[number]]
-        num_calls = -(-grid[-1] * len(block) // rows)
-        draws = chunks(grid[-1], -(-grid[-1] // num_calls))  # of one size, because JAX compiles each anew
-        seeds = child.generate_state(len(draws)).tolist()
-        weights = [
-            engine.log_weights(block, num_draws=part.stop - part.start, seed=state)
-            for part, state in zip(draws, seeds, strict=True)
-        ]
-        log_weight = np.concatenate(weights).astype(np.float64)
+    blocks, num_data = [], 0
+    for log_weight in _log_weights(engine, data, grid[-1], seed):
         blocks.append((*importance_bounds(log_weight, grid), *_estimate_block(log_weight)))
+        num_data += log_weight.shape[1]
         if report is not None:
-            report((number + 1) / len(parts))
+            report(num_data / len(data))
     bound, error, value, spread, psis, khat = (np.concatenate(c, axis=-1) for c in zip(*blocks, strict=True))
     return LogPxGrid(grid, bound, error, LogPx(value, spread, psis, khat, num_draws=grid[-1]))
+
+
+def _log_weights(engine: Engine, data: NDArray[Any], num_draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Log weights of some data at a time, (s, part of n)."""
+    rows = max(1, min(MAX_ROWS, engine.max_rows, MAX_ENTRIES // data[0].size))
+    # Sizes are few, because JAX compiles each anew: what is too small is filled up with data that are there.
+    size = min(rows, DATA_AT_ONCE, 1 << (len(data) - 1).bit_length())
+    parts = chunks(len(data), size)
+    draws = chunks(num_draws, -(-num_draws // -(-num_draws * size // rows)))
+    for part, child in zip(parts, np.random.SeedSequence(seed).spawn(len(parts)), strict=True):
+        block = data[np.arange(part.start, part.start + size) % len(data)]
+        weights = [
+            engine.log_weights(block, num_draws=some.stop - some.start, seed=state)
+            for some, state in zip(draws, child.generate_state(len(draws)).tolist(), strict=True)
+        ]
+        yield np.concatenate(weights)[:, : part.stop - part.start].astype(np.float64)
 
 
 def estimate_log_px(log_weight: NDArray[np.float64]) -> LogPx:

@@ -74,12 +74,10 @@ class Run:
                 f"continue it by `ppl-vae resume {path}`"
             )
         shape = tuple(record["data"]["data_shape"])
-        seed = record["settings"]["seed"]
         built = rebuild_program(folder, backend=backend, program=program)
-        engine = make_engine(built, shape, seed=seed, device=device)
+        engine = make_engine(built, shape, seed=record["settings"]["seed"], device=device)
         engine.load_parameters(folder.read_checkpoint(FINAL)[0])
-        prepared = None if data is None else prepare_from_record(folder, data)
-        return cls(folder, built, engine, prepared)
+        return cls(folder, built, engine, None if data is None else prepare_from_record(folder, data))
 
     @property
     def path(self) -> Path:
@@ -254,8 +252,11 @@ class Run:
         *,
         split: str = "test",
         num_draws: int = 100,
+        num_predictive_draws: int = 10,
+        num_prior_draws: int | None = None,
         max_data: int = 200,
         seed: int = 0,
+        label_names: Sequence[str] | None = None,
         attrs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Posterior, prior and diagnostics of a split as an ArviZ container.
@@ -263,8 +264,11 @@ class Run:
         Args:
             split: "train", "validation" or "test".
             num_draws: Posterior draws per datum.
+            num_predictive_draws: Of these, how many are followed by draws of x.
+            num_prior_draws: Prior draws; by default as many as of the posterior.
             max_data: At most so many data, evenly spaced.
             seed: Seed of the draws.
+            label_names: Names of the classes; by default those of the data set.
             attrs: What every group should say beside variant, backend, split and seed.
 
         Returns:
@@ -272,15 +276,16 @@ class Run:
         """
         from ppl_vae.diagnostics.store import to_arviz
 
-        check_seed(seed)
         x, labels = self.data.split(split), self.data.labels(split)
         some = evenly_spaced(len(x), max_data)
         return to_arviz(
             self.engine,
             x[some],
             labels=None if labels is None else labels[some],
-            label_names=self.data.dataset.label_names,
+            label_names=self.data.dataset.label_names if label_names is None else label_names,
             num_draws=num_draws,
+            num_predictive_draws=num_predictive_draws,
+            num_prior_draws=num_prior_draws,
             seed=seed,
             attrs={"variant": self.program.name, "backend": self.program.backend, "split": split, **(attrs or {})},
         )
@@ -373,7 +378,8 @@ class Run:
                 f"loss must be recorded with its entropy for draws from the alternative prior, but {self.path} "
                 f"was made with an object of class {loss['name']}; use engine.generate(prior=..., entropy=...)"
             )
-        return entropy_in_nats(loss["options"].get("entropy", "off"))
+        options = {**(loss.get("base") or {"options": {}})["options"], **loss["options"]}
+        return entropy_in_nats(options.get("entropy", "off"))
 
     def _with_density(self, x: Any) -> NDArray[np.float32]:
         """Data of the run's shape, for which its likelihood has a density."""

@@ -102,8 +102,8 @@ def _answer(case: Case) -> Finding:
 
 
 def _measured(case: Case) -> list[_Site]:
-    engine = case.engine
-    found = inspect_draws(engine, case.x, ("rates", "how"), num_draws=NUM_DRAWS, seed=case.seed)
+    engine, (seed,) = case.engine, case.seeds("collapse", 1)
+    found = inspect_draws(engine, case.x, ("rates", "how"), num_draws=NUM_DRAWS, seed=seed)
     how, means = dict(found["how"]), unit_means(engine, case.x)
     rates = {name: value.mean(axis=0, dtype=np.float64) for name, value in found["rates"].items()}
     return [_Site(name, how[name], rates[name].reshape(len(case.x), -1), means[name]) for name in engine.latents]

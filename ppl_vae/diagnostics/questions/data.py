@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from ppl_vae.diagnostics.calibration import SIGNIFICANT
 from ppl_vae.diagnostics.predictive import RESIDUAL, PredictiveCheck, predictive_check
 from ppl_vae.diagnostics.questions.calibration import LARGE, as_numbers
@@ -40,7 +38,7 @@ EITHER = (
 
 
 def _answer(case: Case) -> Finding:
-    seeds = np.random.SeedSequence([case.seed, *b"data"]).generate_state(2).tolist()
+    seeds = case.seeds("data", 2)
     x = case.x[evenly_spaced(len(case.x), MAX_DATA)]
     posterior = predictive_check(case.engine, x, source="posterior", num_draws=NUM_DRAWS, seed=seeds[0])
     case.report("draws from the model", 0.5)
@@ -52,10 +50,12 @@ def _answer(case: Case) -> Finding:
         "each statistic is over the entries of a datum, zeros the share of entries that are 0, energy the mean "
         "square, residual the mean squared distance from the decoder's mean; +-: standard deviation over sets of "
         "draws; p: share of sets above the data",
-        *_lines("given codes of the data", posterior),
-        *_lines("from the prior", prior),
+        *_lines("given codes of the data", posterior, case.row),
+        *_lines("from the prior", prior, case.row),
         *case.notes_on_prior,
     ]
+    if case.engine.nested:
+        evidence.append("note: of groups each statistic is a mean over members, one number a group")
     if case.split == "train":
         evidence.append("note: on training data draws look better than they are; ask of held-out data")
     evidence += [f"note: {note}" for note in posterior.notes]
@@ -75,11 +75,11 @@ def _wrong(check: PredictiveCheck) -> dict[str, tuple[Verdict, str]]:
     return found
 
 
-def _lines(what: str, check: PredictiveCheck) -> list[str]:
+def _lines(what: str, check: PredictiveCheck, row: str) -> list[str]:
     pit = check.pit
     return [
         f"{what}, {name}: data {check.observed_mean[k]:.4g}, draws {check.drawn_mean[k]:.4g} "
-        f"+- {check.drawn_sd[k]:.2g}, p {check.p_value[k]:.3g}; datum by datum "
+        f"+- {check.drawn_sd[k]:.2g}, p {check.p_value[k]:.3g}; {row} by {row} "
         f"{WORDS.get(pit.reading[k], 'as it should be')}, shares of draws below it off by {pit.distance[k]:.2f}"
         for k, name in enumerate(check.names)
     ]
@@ -87,11 +87,11 @@ def _lines(what: str, check: PredictiveCheck) -> list[str]:
 
 def _sentence(verdict: Verdict, wrong: dict[str, dict[str, tuple[Verdict, str]]]) -> str:
     if verdict == "good":
-        return "yes: draws have the statistics of the data, given their codes and from the prior"
+        return "yes: draws of x have the statistics of the data, given their codes and from the prior"
     parts = []
     for source, what in (("posterior", "draws given the codes of the data"), ("prior", "draws from the prior")):
         parts.append(f"{what}: {_told(wrong[source])}")
-    return f"{'no' if verdict == 'bad' else 'not in all'}: {'; '.join(parts)}"
+    return f"{'no' if verdict == 'bad' else 'not in all'}, by statistics of x: {'; '.join(parts)}"
 
 
 def _told(wrong: dict[str, tuple[Verdict, str]]) -> str:
@@ -121,7 +121,8 @@ def _cause(wrong: dict[str, dict[str, tuple[Verdict, str]]], notes: tuple[str, .
         causes.append("the decoder's means or its noise are off: train longer, or make the decoder larger")
     if set(prior) - set(posterior):
         causes.append(
-            "draws from the prior fail where draws given codes do not: the prior is not the codes', see prior"
+            "draws from the prior fail where draws given codes do not: the prior is not the codes', be it by less "
+            "than prior, which looks at latents alone, calls a hole"
         )
     return "; ".join(causes)
 

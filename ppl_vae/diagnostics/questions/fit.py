@@ -107,6 +107,9 @@ def _broken(case: Case, losses: Array) -> list[Fault]:
 
 def _still_falling(last: Trend, scale: float) -> list[Fault]:
     fall = -last.change / scale
+    if last.is_noise and last.num_points < MIN_WINDOW and fall > LARGE:
+        text = f"{last.num_points} epochs are too few to tell whether the validation loss had settled"
+        return [("unknown", text, "training may have stopped early: more --epochs")]
     if last.is_noise or fall <= SMALL:
         return []
     verdict: Verdict = "bad" if fall > LARGE else "warning"
@@ -179,7 +182,8 @@ def _joined(
         evidence.append(f"stopped early, by --patience {record['settings']['patience']}")
     if not faults:
         return Finding("good", "yes: the validation loss had settled", tuple(evidence), numbers=numbers)
-    worst: Verdict = "bad" if any(verdict == "bad" for verdict, *_ in faults) else "warning"
+    verdicts: tuple[Verdict, ...] = ("bad", "warning", "unknown")
+    worst = next(v for v in verdicts if any(v == verdict for verdict, *_ in faults))
     answer = "; ".join(text for _, text, _ in faults)
     return Finding(worst, answer, tuple(evidence), "; ".join(cause for *_, cause in faults), numbers)
 

@@ -1,5 +1,6 @@
 """Is the guide close to the posterior? On some data: gaps in nats, and moments beside those of NUTS, betas 1."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,6 +57,10 @@ OTHER_DIVERGENCE = (
     "the loss {} brings the guide near the posterior by a gamma-power divergence, the gaps here are of KL: fit "
     "with the loss elbo where the ELBO matters, or train for more epochs"
 )
+NO_NUMBER = (
+    "what no number came out of is not judged, as a gap of data that the model gives no density, or a unit whose "
+    "draws do not vary: look for null in --json, and leave such data out or take another likelihood"
+)
 IGNORES_X = (
     "the guide gives all data the same posterior, but the model's differ: the encoder learnt nothing; fit again "
     "with another --seed, or anneal beta by --beta-warmup"
@@ -71,6 +76,7 @@ class _Measured:
     rate: float
     paid: NDArray[np.float64]  # mean rate of each unit, (k,); infinite where a site's does not split
     loss: str = "elbo"
+    rows: str = "data"
 
     @cached_property
     def allowed(self) -> float:
@@ -86,9 +92,14 @@ class _Measured:
         return live if live.any() else ~live
 
     @cached_property
+    def judged(self) -> NDArray[np.bool_]:
+        """What is judged, (n, k): live units, but for those of free places of a group."""
+        return _units(self.gap.taken.values()) & self.live
+
+    @cached_property
     def own_scale(self) -> "_Factors":
         """Guide's scales over those of the best member."""
-        return _factors(-np.log(_units(self.gap.factor.values())[:, self.live]), 0.0)
+        return _factors(-np.log(_units(self.gap.factor.values())[self.judged]), 0.0)
 
     @cached_property
     def compared(self) -> NDArray[np.bool_] | None:
@@ -104,21 +115,27 @@ class _Measured:
     def distance(self) -> float:
         """Root mean square of the guide's means less those of the reference, noise taken off; nan without."""
         squares = self._accepted("mean") ** 2 - self._accepted("mean_standard_error") ** 2
-        return float(np.sqrt(max(0.0, squares.mean())))
+        return float(np.sqrt(np.maximum(squares.mean(), 0.0)))
 
     @cached_property
     def ignores_x(self) -> bool:
         """Whether the guide's means stay where those of the reference move from datum to datum."""
-        if self.compared is None or self.compared.sum() < 2:
+        if self.difference is None or self.compared is None or self.compared.sum() < 2:
             return False
-        own, exact = (self._accepted(name).std(axis=0) for name in ("guide_mean", "reference_mean"))
+        everywhere = self.judged[self.compared].all(axis=0)
+        own, exact = (
+            self._compared(sites)[:, everywhere].std(axis=0)
+            for sites in (self.difference.guide_mean, self.difference.reference_mean)
+        )
         return bool(np.linalg.norm(own) < FOLLOWS * np.linalg.norm(exact))
 
     def _accepted(self, name: str) -> NDArray[np.float64]:
         if self.difference is None or self.compared is None:
             return np.array([np.nan])
-        sites = getattr(self.difference, name)
-        return _units(sites[site] for site in self.gap.factor)[self.compared][:, self.live]
+        return self._compared(getattr(self.difference, name))[self.judged[self.compared]]
+
+    def _compared(self, sites: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        return _units(sites[site] for site in self.gap.factor)[self.compared]
 
 
 @dataclass(frozen=True)
@@ -144,7 +161,7 @@ def _factors(logs: NDArray[np.float64], standard_error: Any) -> _Factors:
     return _Factors(float(np.exp(logs.mean())), float(np.exp(np.sqrt(np.maximum(square, 0.0)))))
 
 
-def _units(values: Any) -> NDArray[np.float64]:
+def _units(values: Any) -> NDArray[Any]:
     """Arrays (n, *event) as one, (n, k)."""
     return np.concatenate([value.reshape(len(value), -1) for value in values], axis=-1)
 
@@ -152,11 +169,17 @@ def _units(values: Any) -> NDArray[np.float64]:
 def _answer(case: Case) -> Finding:
     measured = _measure(case)
     judged = _judged(measured)
-    worst: Verdict = next((v for v in ("bad", "warning") if any(v == found for found, _ in judged)), "good")
+    verdicts: tuple[Verdict, ...] = ("bad", "unknown", "warning", "good")
+    worst = next(v for v in verdicts if any(v == found for found, _ in judged))
     gap = measured.gap
-    close = {"good": "close to", "warning": "somewhat off", "bad": "far from"}[worst]
+    close = {
+        "good": "the guide is close to the posterior",
+        "warning": "the guide is somewhat off the posterior",
+        "bad": "the guide is far from the posterior",
+        "unknown": "whether the guide is close to the posterior is not known",
+    }[worst]
     answer = (
-        f"the guide is {close} the posterior: it loses {_shown(gap.amortisation)} nats to the best member of its "
+        f"{close}: it loses {_shown(gap.amortisation)} nats to the best member of its "
         f"family, and that member {_shown(gap.family)} to the posterior"
     )
     causes = dict.fromkeys(cause for found, cause in judged if found != "good" and cause)
@@ -164,21 +187,23 @@ def _answer(case: Case) -> Finding:
 
 
 def _measure(case: Case) -> _Measured:
-    engine, seed = sampling_engine(case.run), _seed(case)
+    engine, (seed,) = sampling_engine(case.run), case.seeds("guide", 1)
     x = case.x[evenly_spaced(len(case.x), NUM_DATA)]
-    gap = amortisation_gap(
-        engine,
-        x,
-        num_draws=NUM_DRAWS,
-        num_steps=NUM_STEPS,
-        seed=seed,
-        report=lambda done: case.report("best members of the guide's family", 0.3 * done),
-    )
+    # Densities of 0 become nan, which is judged as such.
+    with np.errstate(invalid="ignore"):
+        gap = amortisation_gap(
+            engine,
+            x,
+            num_draws=NUM_DRAWS,
+            num_steps=NUM_STEPS,
+            seed=seed,
+            report=lambda done: case.report("best members of the guide's family", 0.3 * done),
+        )
     record = case.run.record
     betas = dict(record.get("final_betas", record["betas"]))
     rates = _rates(engine, x, seed)
     if is_pyro(engine):  # its chains take minutes
-        return _Measured(gap, None, None, betas, *rates, record["loss"]["name"])
+        return _Measured(gap, None, None, betas, *rates, record["loss"]["name"], case.rows)
     case.report("reference posteriors by NUTS", 0.3)
     reference = reference_posterior(engine, x, **CHAINS, seed=seed)
     folder = case.run.path / FOLDER
@@ -186,7 +211,7 @@ def _measure(case: Case) -> _Measured:
         folder.mkdir(exist_ok=True)
     write_reference(folder / "reference.nc", reference)
     difference = compare_with_reference(engine, reference, num_draws=NUM_DRAWS, seed=seed)
-    return _Measured(gap, reference, difference, betas, *rates, record["loss"]["name"])
+    return _Measured(gap, reference, difference, betas, *rates, record["loss"]["name"], case.rows)
 
 
 def _rates(engine: Engine, x: NDArray[Any], seed: int) -> tuple[float, NDArray[np.float64]]:
@@ -196,13 +221,11 @@ def _rates(engine: Engine, x: NDArray[Any], seed: int) -> tuple[float, NDArray[n
     for name, loc in found["loc"].items():
         rates = np.asarray(found["rates"][name], np.float64).mean(axis=(0, 1)).reshape(-1)
         total += float(rates.sum())
-        is_split = how[name] != SITE_TERM and rates.size == loc[0, 0].size
-        paid.append(rates if is_split else np.full(loc[0, 0].size, np.inf))
+        # Rates are summed over the members of a group: a unit is alive in all of them or in none.
+        units = loc[0, 0, 0] if name in engine.nested else loc[0, 0]
+        is_split = how[name] != SITE_TERM and rates.size == units.size
+        paid.append(np.resize(rates if is_split else np.inf, loc[0, 0].size))
     return total, np.concatenate(paid)
-
-
-def _seed(case: Case) -> int:
-    return int(np.random.SeedSequence([case.seed, int.from_bytes(b"guide")]).generate_state(1)[0])
 
 
 def _judged(measured: _Measured) -> list[tuple[Verdict, str]]:
@@ -210,23 +233,21 @@ def _judged(measured: _Measured) -> list[tuple[Verdict, str]]:
     gap, allowed = measured.gap, measured.allowed
     amortisation = _level(float(gap.amortisation.mean()), (allowed, FAR * allowed))
     family = _level(float(gap.family.mean()), (allowed, FAR * allowed))
-    own, against = measured.own_scale.level, measured.reference_scale.level
-    distance = _level(measured.distance, MEAN_BOUNDS)
+    own = measured.own_scale.level
     bad_khat = _median(gap.guide_khat) > BAD_KHAT
     fault = _fault(measured)
-    return [
-        (amortisation, fault),
-        (own, fault),
-        (distance, fault),
+    judged = [(amortisation, fault), (own, fault)]
+    if measured.compared is not None:
+        against, scale = measured.reference_scale.level, measured.reference_scale
         # Scales that are off from the posterior, but not from the best member, are the family's fault.
-        (
-            against,
-            fault if own != "good" else f"{measured.reference_scale.told('posterior')}: {OTHER_FAMILY}",
-        ),
+        told = fault if own != "good" else f"{scale.told('posterior')}: {OTHER_FAMILY}"
+        judged += [(_level(measured.distance, MEAN_BOUNDS), fault), (against, told)]
+    judged += [
         (family, OTHER_FAMILY),
         # A family with a member of good weights is not to blame for those of the guide.
         ("warning" if bad_khat else "good", fault if _median(gap.khat) <= BAD_KHAT else OTHER_FAMILY),
     ]
+    return [(found, NO_NUMBER if found == "unknown" else cause) for found, cause in judged]
 
 
 def _fault(measured: _Measured) -> str:
@@ -242,14 +263,16 @@ def _fault(measured: _Measured) -> str:
         )
     if measured.loss.startswith(GAMMA_POWER):
         return OTHER_DIVERGENCE.format(measured.loss)
-    if measured.own_scale.level != "good":
+    if measured.own_scale.level in ("warning", "bad"):
         return f"{measured.own_scale.told('best member')}: {UNDERTRAINED}"
     return UNDERTRAINED
 
 
 def _level(value: float, bounds: Any) -> Verdict:
-    """Verdict of a number that is small below the first bound and bad above the second; nan says nothing."""
+    """Verdict of a number that is small below the first bound and bad above the second."""
     small, bad = bounds
+    if np.isnan(value):
+        return "unknown"
     if value > bad:
         return "bad"
     return "warning" if value > small else "good"
@@ -261,6 +284,8 @@ def _median(khat: NDArray[np.float64]) -> float:
 
 
 def _shown(values: NDArray[np.float64]) -> str:
+    if not np.isfinite(values).all():
+        return f"{values.mean()} ({np.isfinite(values).sum()} of {len(values)} finite)"
     mean, error = mean_and_standard_error(values)
     return f"{mean:.3f} +- {error:.3f}"
 
@@ -268,8 +293,8 @@ def _shown(values: NDArray[np.float64]) -> str:
 def _evidence(measured: _Measured) -> list[str]:
     gap, reference = measured.gap, measured.reference
     lines = [
-        f"on {len(gap.elbo)} of the data, mean +- standard error over data: elbo {_shown(gap.elbo)}, best member "
-        f"{_shown(gap.best_elbo)}, log p(x) {_shown(gap.log_px)} nats",
+        f"on {len(gap.elbo)} of the {measured.rows}, mean +- standard error over {measured.rows}: elbo "
+        f"{_shown(gap.elbo)}, best member {_shown(gap.best_elbo)}, log p(x) {_shown(gap.log_px)} nats",
         f"gaps below {measured.allowed:.3g} nats count as small, of a rate of {measured.rate:.3g}",
         f"Pareto k of the guide's weights {_median(gap.guide_khat):.2f} in the median, of the best member's "
         f"{_median(gap.khat):.2f}; above {BAD_KHAT} the weights cannot be trusted",
@@ -282,7 +307,7 @@ def _evidence(measured: _Measured) -> list[str]:
         f"{int(reference.accepted.sum())} of {len(reference.x)} reference posteriors by NUTS are accepted, kept "
         f"in {FOLDER}/reference.nc"
     )
-    lines += [f"datum {number} of them is not: {why}" for number, why in enumerate(reference.why) if why]
+    lines += [f"number {number} of them is not: {why}" for number, why in enumerate(reference.why) if why]
     if measured.compared is not None:
         lines.append(
             f"against NUTS the guide's means are off by {measured.distance:.2f} posterior standard deviations "

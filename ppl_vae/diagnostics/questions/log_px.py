@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.data import condition_of
 from ppl_vae.diagnostics.annealed import AnnealedLogPx, annealed_log_px
 from ppl_vae.diagnostics.importance import mean_and_standard_error
+from ppl_vae.diagnostics.members import taken_places
 from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
 from ppl_vae.diagnostics.summary_page import BAD_KHAT
 from ppl_vae.diagnostics.weights import LogPxGrid, log_px_grid
@@ -31,7 +31,7 @@ LEVELS = "discretised-logistic-mixture"  # the likelihood whose nats are lengths
 
 
 def _answer(case: Case) -> Finding:
-    seeds = np.random.SeedSequence([case.seed, len("log_px")]).generate_state(2).tolist()
+    seeds = case.seeds("log_px", 2)
     x = case.x[evenly_spaced(len(case.x), MAX_DATA)]
     grid = log_px_grid(
         *(case.engine, x),
@@ -46,33 +46,46 @@ def _answer(case: Case) -> Finding:
     share = float((grid.log_px.khat > BAD_KHAT).mean())
     verdict, cause = _judged(share, gap, allowed)
     value, spread = grid.log_px.mean
-    bits = _bits(case, x, value)
-    shown = "" if bits is None else f" ({bits:.3f} bits per dimension)"
+    member = _per_member(x, grid.log_px.value) if case.engine.nested else None
+    bits = _bits(case, x, value if member is None else member[0])
+    shown = "" if member is None else ", {:.3f} +- {:.3f} per member".format(*member)
+    shown += "" if bits is None else f" ({bits:.3f} bits per dimension)"
     told = f"; not checked by annealed importance sampling: {unchecked}" if check is None else ""
-    answer = f"log p(x) is {value:.2f} +- {spread:.2f} nats per datum{shown}{told}"
+    answer = f"log p(x) is {value:.2f} +- {spread:.2f} nats per {case.row}{shown}"
+    answer += f"; +-: standard error over {case.rows}{told}"
     evidence = [
-        f"bound with {size} draw{'s' * (size > 1)}: {mean:.3f} +- {se:.3f} nats"
+        f"bound with {size} draw{'s' * (size > 1)}: {mean:.3f} nats, +- {se:.3f} over {case.rows}"
         for size, (mean, se) in zip(grid.sizes, grid.means, strict=True)
     ]
-    evidence.append("with Pareto smoothed weights: {:.3f} +- {:.3f} nats".format(*grid.log_px.psis_mean))
-    evidence.append(f"Pareto k above {BAD_KHAT} for {share:.1%} of {len(x)} data, median {_median(grid):.2f}")
+    smoothed = "{:.3f} nats, +- {:.3f}".format(*grid.log_px.psis_mean)
+    evidence.append(f"with Pareto smoothed weights: {smoothed} over {case.rows}")
+    evidence.append(
+        f"Pareto k above {BAD_KHAT} for {share:.1%} of {len(x)} {case.rows}, median {_median(grid):.2f}"
+    )
     if check is not None:
         evidence.append(
-            f"annealed importance sampling less importance sampling on {len(check.acceptance)} data: {gap:+.3f} "
-            f"+- {error:.3f} nats (moves accepted {check.acceptance.mean():.0%})"
+            f"annealed importance sampling less importance sampling on {len(check.acceptance)} {case.rows}: "
+            f"{gap:+.3f} nats, +- {error:.3f} over draws and chains (moves accepted {check.acceptance.mean():.0%})"
         )
-    return Finding(verdict, answer, tuple(evidence), cause, _numbers(grid, check, bits, share, gap, error))
+    numbers = _numbers(grid, check, bits, share, gap, error) | {"per_member": member}
+    return Finding(verdict, answer, tuple(evidence), cause, numbers)
+
+
+def _per_member(x: NDArray[Any], log_px: NDArray[np.float64]) -> tuple[float, float]:
+    """Log p(x) of all groups over the number of their members, and its standard error over groups."""
+    members = taken_places(x).sum(axis=1)
+    ratio = float(log_px.mean() / members.mean())
+    if not np.isfinite(ratio):
+        return ratio, float("nan")
+    # The error of a ratio of means, by the delta method.
+    return ratio, mean_and_standard_error(log_px - ratio * members)[1] / float(members.mean())
 
 
 def _bits(case: Case, x: NDArray[Any], log_px: float) -> float | None:
     """Bits per dimension of a datum or of a member of a group, where they are lengths of codes."""
     if case.run.program.options.get("likelihood") != LEVELS:
         return None
-    if not case.engine.nested:
-        return bits_per_dim(-log_px, x.shape[1:])
-    present = condition_of(x)
-    members = x.shape[1] if present is None else float(present.sum(axis=1).mean())
-    return bits_per_dim(-log_px / members, x.shape[2:])
+    return bits_per_dim(-log_px, x.shape[2:] if case.engine.nested else x.shape[1:])
 
 
 def _checked(case: Case, x: NDArray[Any], seed: int) -> tuple[AnnealedLogPx | None, str]:

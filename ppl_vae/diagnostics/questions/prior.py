@@ -27,7 +27,7 @@ CEILING = 0.8  # share of log n from where a mutual information says little more
 
 
 def _answer(case: Case) -> Finding:
-    seeds = np.random.SeedSequence([case.seed, *b"prior"]).generate_state(3).tolist()
+    seeds = case.seeds("prior", 3)
     x = case.x[evenly_spaced(len(case.x), MAX_DATA)]
     reference = None if case.train_x is None else case.train_x[evenly_spaced(len(case.train_x), MAX_DATA)]
     match = compare_with_prior(case.engine, x, reference=reference, seed=seeds[0])
@@ -60,18 +60,20 @@ def _is_apart(auc: Estimate) -> bool:
 def _sentence(match: PriorMatch, verdict: Verdict) -> str:
     share, level, auc = match.holes.share.value, match.holes.level, match.auc
     if verdict == "good":
-        return f"it covers them: {share:.1%} of its draws lie where codes are rare, as do {level:.1%} of codes"
-    told = f"{share:.0%} of the prior's draws lie in holes, where only {level:.1%} of codes are"
+        told = f"{share:.1%} of its draws lie where codes are rare, as do {level:.1%} of codes"
+        return f"it covers them: among latents {told}"
+    told = f"among latents {share:.0%} of the prior's draws lie in holes, where only {level:.1%} of codes are"
     if not _is_apart(auc):
         return f"{told}; elsewhere the two are alike enough that a classifier does not tell them apart"
     return f"{told}, and a classifier ranks a code above a draw with probability {auc.value:.2f}"
 
 
 def _match_lines(match: PriorMatch) -> list[str]:
-    how = "density of all codes" if match.holes.how == "density" else "odds of the classifier"
+    is_density = match.holes.how == "density"
+    how = "density of all codes over that of the prior is" if is_density else "classifier's odds for a code are"
     return [
-        f"share of the prior's draws in holes {_show(match.holes.share)}: where the {how} over that of the prior "
-        f"is as low as for {match.holes.level:.1%} of codes, judged by {match.test.num_x} of them",
+        f"share of the prior's draws in holes {_show(match.holes.share)}: where the {how} as low as for "
+        f"{match.holes.level:.1%} of codes, judged by {match.test.num_x} of them",
         f"classifier between codes and draws, cross-validated: area under its curve {_show(match.auc)}, 0.5 if "
         "they are alike",
         f"kernel test (MMD) of {match.test.num_x} codes and as many draws: p = {match.test.p_value:.3g}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.training.engine import Engine
@@ -49,7 +50,7 @@ class Case:
         labels: Their classes, (n,), or None.
         train_x: Training data, (m, *data_shape), or None where ``x`` is these.
         train_labels: Their classes, (m,), or None.
-        seed: Seed of all draws; a question derives its own from it and its name.
+        seed: Seed of all draws; questions take theirs from ``seeds``.
         findings: Answers that were found already, by question.
         report: Told what is being done, and which share of the question is done.
         split: Name of the split that ``x`` is.
@@ -97,6 +98,16 @@ class Case:
             **options,
         )
 
+    def seeds(self, name: str, num: int) -> list[int]:
+        """Seeds of a question's draws, which no other question shares.
+
+        Args:
+            name: Name of the question.
+            num: How many.
+        """
+        seeds: list[int] = np.random.SeedSequence([self.seed, *name.encode()]).generate_state(num).tolist()
+        return seeds
+
     @cached_property
     def summary(self) -> "Summary":
         """Rates, information, log p(x) and probes of ``x``: measured once, for all questions that need them."""
@@ -104,6 +115,16 @@ class Case:
 
         given: Any = {"labels": self.labels, "train_x": self.train_x, "train_labels": self.train_labels}
         return summarise(self.engine, self.x, **given, num_draws=self.num_draws, seed=self.seed)
+
+    @property
+    def row(self) -> str:
+        """What a row of ``x`` is, "datum" or "group"."""
+        return "group" if self.engine.nested else "datum"
+
+    @property
+    def rows(self) -> str:
+        """What rows of ``x`` are, "data" or "groups"."""
+        return "groups" if self.engine.nested else "data"
 
     @property
     def notes_on_prior(self) -> tuple[str, ...]:
@@ -117,9 +138,9 @@ class Case:
 
     @property
     def summary_cost(self) -> float:
-        """Data that ``summary`` passes through guide and model; 0 once it was measured."""
+        """Data that ``summary`` passes through guide and model, half a pass a weight; 0 once it was measured."""
         num_probed = 0 if self.train_x is None else len(self.train_x)
-        return 0.0 if "summary" in self.__dict__ else float(len(self.x) * (self.num_draws + 32) + 6 * num_probed)
+        return 0.0 if "summary" in self.__dict__ else len(self.x) * (0.5 * self.num_draws + 32) + 6.0 * num_probed
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.layer_page import LayersSummary
 from ppl_vae.diagnostics.questions.question import Case, Finding, Question
-from ppl_vae.diagnostics.summary_page import Estimate, Summary
+from ppl_vae.diagnostics.summary_page import Estimate, SiteSummary, Summary
 from ppl_vae.diagnostics.weights import inspect_draws
 from ppl_vae.objective.terms import SITE_TERM
 
@@ -23,6 +23,11 @@ ALLOWED = 4.0  # standard errors
 # A factor this near a beta of the run is taken for it.
 NEAR = 0.1
 WASTED = 0.5  # share of the rate that goes into the marginal KL
+BOTTOM_UP = (
+    "the guide is bottom-up: it draws {} before its parents in the model, so that what belongs to it may be "
+    "negative and bounds nothing; where rates by layer matter take a guide that draws the top layer first, and "
+    "each given those above, as in lvae"
+)
 
 
 def _answer(case: Case) -> Finding:
@@ -32,7 +37,7 @@ def _answer(case: Case) -> Finding:
     layers = summary.layers
     broken, causes = _broken(checks, case)
     broken += [] if layers is None else layers.errors
-    evidence = [f"rate of {site.name}: {_show(site.rate)} nats per datum, {site.how}" for site in summary.sites]
+    evidence = [_paid(site) for site in summary.sites]
     evidence += _information(summary) + ([] if layers is None else _by_layer(layers))
     numbers = {"checks": checks, "layers": None if layers is None else asdict(layers)}
     information = summary.information
@@ -48,7 +53,8 @@ def _answer(case: Case) -> Finding:
 def _checked_rates(case: Case) -> dict[str, Any]:
     """By site the rate as it is computed beside log q - log p of the draws, which must agree."""
     fields = ("rates", "log_guide", "log_prior", "how")
-    found = inspect_draws(case.engine, case.x, fields, num_draws=NUM_DRAWS, seed=case.seed)
+    (seed,) = case.seeds("rates", 1)
+    found = inspect_draws(case.engine, case.x, fields, num_draws=NUM_DRAWS, seed=seed)
     how, checks = dict(found["how"]), {}
     for name in case.engine.latents:
         rate, drawn = (_per_datum(value) for value in (found["rates"][name], _log_ratio(found, name)))
@@ -95,6 +101,12 @@ def _broken(checks: dict[str, Any], case: Case) -> tuple[list[str], list[str]]:
     return broken, causes
 
 
+def _paid(site: SiteSummary) -> str:
+    if site.how == SITE_TERM:
+        return f"{SITE_TERM} of {site.name}, no rate: {_show(site.rate)} nats per datum"
+    return f"rate of {site.name}: {_show(site.rate)} nats per datum, {site.how}"
+
+
 def _information(summary: Summary) -> list[str]:
     found, top = summary.information, summary.sites[0].name
     if found is None:
@@ -108,8 +120,11 @@ def _information(summary: Summary) -> list[str]:
 
 
 def _by_layer(layers: LayersSummary) -> list[str]:
-    above = " and those above" * (len(layers.layers) > 1)
-    lines = [f"from draws of {layer.name}{above}: PSNR {layer.psnr.value:.2f} dB" for layer in layers.layers]
+    above = ["", *[" and those above"] * (len(layers.layers) - 1)]
+    lines = [
+        f"from draws of {layer.name}{told}: PSNR {layer.psnr.value:.2f} dB"
+        for layer, told in zip(layers.layers, above, strict=True)
+    ]
     for number, layer in enumerate(layers.layers):
         best = max(layer.accuracy_on_samples.items(), key=lambda pair: pair[1].value, default=None)
         if best is not None:
@@ -130,19 +145,19 @@ def _priced(summary: Summary, evidence: Sequence[str], numbers: dict[str, Any]) 
     parts = ", ".join(f"{site.name} {site.rate.value:.2f}" for site in summary.sites)
     information, top = summary.information, summary.sites[0]
     told = f"{total:.2f} nats a {summary.row}" + (f" ({parts})" if len(summary.sites) > 1 else "")
-    if any(site.how == SITE_TERM for site in summary.sites):
-        told += ", of which only the sum is a rate"
+    late = [site.name for site in summary.sites if site.how == SITE_TERM]
+    causes = [BOTTOM_UP.format(" and ".join(late))] if late else []
+    told += ", of which only the sum is a rate" if late else ""
     if information is not None:
         told += f", of which {top.name} tells {information.mutual_information:.2f} about the data"
         share = information.marginal_kl / top.rate.value if top.rate.value > 0 else 0.0
         if share > WASTED and information.marginal_kl > ALLOWED * information.marginal_kl_standard_error:
-            cause = (
+            causes.append(
                 f"{share:.0%} of the rate of {top.name} pays for codes that are not where the prior is, and is "
                 "lost on the data: a larger beta, or more data than the "
                 f"{np.exp(information.ceiling):.0f} here"
             )
-            return Finding("warning", told, tuple(evidence), cause, numbers)
-    return Finding("good", told, tuple(evidence), numbers=numbers)
+    return Finding("warning" if causes else "good", told, tuple(evidence), "; ".join(causes), numbers)
 
 
 def _show(estimate: Estimate) -> str:

@@ -118,9 +118,8 @@ def _quality(case: Case) -> tuple[SampleQuality, float]:
     from ppl_vae.classifier import house_classifier
 
     device, report = case.engine.device_name, lambda line: case.report(line, 0.3)
-    quality = score_run(
-        case.run, split=case.split, num_draws=MAX_IMAGES, seed=case.seed, device=device, report=report
-    )
+    (seed,) = case.seeds("samples", 1)
+    quality = score_run(case.run, split=case.split, num_draws=MAX_IMAGES, seed=seed, device=device, report=report)
     classifier = house_classifier(case.run.data.dataset, device=device)
     features = classifier.features(case.x[evenly_spaced(len(case.x), MAX_IMAGES)])
     return quality, float(features.var(axis=0, ddof=1).sum())

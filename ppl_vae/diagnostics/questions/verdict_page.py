@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ppl_vae.diagnostics.questions.question import Finding
+from ppl_vae.diagnostics.questions.question import Finding, Verdict
 from ppl_vae.diagnostics.summary_page import WIDTH
 
 __all__ = ["Diagnosis"]
 
 INDENT = 9
+WORST_FIRST: tuple[Verdict, ...] = ("bad", "warning", "unknown", "good")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Diagnosis:
             f"{about['variant']} ({about['backend']})  run={about['run']}  data={about['data']}  "
             f"split={about['split']} n={about['num_data']}  seed={about['seed']}"
         )
-        blocks = [head] if self.texts else []
+        blocks = ["\n".join([head, *self._verdicts()])] if self.texts else []
         blocks += [_block(name, self.texts[name], found) for name, found in self.findings.items()]
         if self.not_asked:
             reasons = "; ".join(f"{name} {why}" for name, why in self.not_asked.items())
@@ -57,6 +58,13 @@ class Diagnosis:
             names = ", ".join(self.kept)
             blocks.append(_wrapped(f"kept from an earlier diagnosis: {names}; --again asks anew", "  "))
         return "\n\n".join([*blocks, *([self.summary_page] if self.summary_page else [])])
+
+    def _verdicts(self) -> list[str]:
+        """A line that names the questions by verdict, the worst first, where there are several."""
+        if len(self.findings) < 2:
+            return []
+        names = {v: [n for n, found in self.findings.items() if found.verdict == v] for v in WORST_FIRST}
+        return [_wrapped("; ".join(f"{v}: {', '.join(found)}" for v, found in names.items() if found), "  ")]
 
 
 def _block(name: str, text: str, found: Finding) -> str:

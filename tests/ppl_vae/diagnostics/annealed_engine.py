@@ -1,4 +1,4 @@
-"""The exactly solved engine with densities along a path and lean log weights."""
+"""The exactly solved engine with densities along a path."""
 
 import numpy as np
 from scipy import stats
@@ -12,10 +12,6 @@ class AnnealedEngine(ExactEngine):
 
     def exact_log_px(self, x):
         return stats.multivariate_normal(cov=self.covariance).logpdf(np.reshape(x, (len(x), -1)).astype(float))
-
-    def log_weights(self, x, *, num_draws, seed):
-        rows = np.concatenate([x] * num_draws)
-        return self.inspect(rows, seed=seed).log_weight.reshape(num_draws, len(x))
 
     def log_joint_gradient(self, x, latents, *, share=1.0, base="prior"):
         found = self.inspect(x, seed=0, latents=latents)

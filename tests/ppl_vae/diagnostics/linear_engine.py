@@ -10,7 +10,7 @@ from ppl_vae.theory.linear_hierarchy import best_guide, measure
 
 
 class LinearEngine:
-    """The best guide for given betas, top first; it inspects and generates only.
+    """The best guide for given betas, top first; it inspects, weighs and generates only.
 
     Args:
         model: A `LinearHierarchy`.
@@ -55,6 +55,10 @@ class LinearEngine:
         mean = above @ self.model.likelihood.weights.T + self.model.likelihood.bias
         likelihood = _log_density(np.asarray(x, float) - mean, self.model.likelihood.covariance)
         return Inspection(**record, log_likelihood=likelihood, mean=mean, how=tuple(self.how.items()))
+
+    def log_weights(self, x, *, num_draws, seed):
+        rows = np.concatenate([x] * num_draws)
+        return self.inspect(rows, seed=seed).log_weight.reshape(num_draws, len(x))
 
     def generate(self, num_draws, *, seed, latents=None, condition=None):
         rng, above, drawn = np.random.default_rng(seed), np.zeros((num_draws, 0)), {}

@@ -254,7 +254,7 @@ class TestComparison:
         with pytest.raises(InputError, match="x must hold 20 data or more, but holds 19"):
             compare_with_prior(engine, x)
         engine.nested = ["z"]
-        with pytest.raises(InputError, match="rows of x must be data, but here they are groups"):
+        with pytest.raises(InputError, match="rows of x must be data for an aggregate posterior"):
             compare_with_prior(engine, x)
 
 
@@ -285,7 +285,7 @@ class TestQuestion:
         engine = ExactEngine()
         finding = QUESTION.answer(case_of(engine, engine.draw_data(300), engine.draw_data(400, seed=3)))
         assert finding.verdict == "good"
-        assert finding.answer.startswith("it covers them")
+        assert finding.answer.startswith("it covers them: among latents ")
         assert finding.cause == ""
         assert len(finding.numbers["split"]["unit_kls"]) == 3
 
@@ -293,6 +293,7 @@ class TestQuestion:
         engine = ExactEngine()
         finding = QUESTION.answer(case_of(engine, half(engine, 600, 0), half(engine, 800, 3)))
         assert finding.verdict == "bad"
+        assert finding.answer.startswith("among latents ")
         assert "of the prior's draws lie in holes" in finding.answer
         assert finding.cause.startswith("single units are not spread as the prior is")
         assert "draws there may decode to what no datum looks like" in finding.cause  # nothing is decoded

@@ -112,12 +112,6 @@ class TestInput:
         with pytest.raises(InputError, match=f"{name} must be at least .* but it is {value}"):
             amortisation_gap(engine, np.zeros((1, 6), np.float32), **{name: value})
 
-    def test_groups(self):
-        engine = LinearPosterior("pyro").engine
-        engine.nested = ["style"]
-        with pytest.raises(InputError, match="one datum a row .* has style for every member"):
-            amortisation_gap(engine, np.zeros((1, 6), np.float32))
-
     @pytest.mark.parametrize(
         ("family", "message"),
         [

@@ -92,7 +92,6 @@ def test_data_in_blocks(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"nested": ["z1"]}, {}, r"rows are groups with the latents \['z1'\].*leave this estimate out"),
         ({"has_density": False}, {}, "must give x a density"),
         ({}, {"num_chains": 0}, "num_chains must be at least 1, but it is 0; ask for more"),
         ({}, {"num_temperatures": 1}, "num_temperatures must be at least 2, but it is 1"),

@@ -11,6 +11,7 @@ from ppl_vae.diagnostics.questions.calibration import QUESTION
 from ppl_vae.diagnostics.questions.question import Case
 from ppl_vae.errors import InputError
 from ppl_vae.theory.linear_hierarchy import Affine, LinearHierarchy
+from tests.conditional_engine import ConditionalEngine
 from tests.exact_engine import ExactEngine
 from tests.helpers import NUMPYRO_SLOW, linear_engine, needs
 from tests.ppl_vae.diagnostics.linear_engine import LinearEngine
@@ -30,19 +31,6 @@ def case_of(engine, x, betas=None):
 
 def worst(tests):
     return min(float(test.adjusted.min()) for test in tests.values())
-
-
-class ShiftedEngine(ExactEngine):
-    """The exact engine, of data from which their condition is taken away."""
-
-    condition_shape = (6,)
-
-    def inspect(self, x, **options):
-        return super().inspect(np.asarray(x) - x.condition, **options)
-
-    def generate(self, num_draws, *, condition, **options):
-        found = super().generate(num_draws, **options)
-        return SimpleNamespace(latents=found.latents, mean=found.mean + condition, x=found.x + condition)
 
 
 class TestRanks:
@@ -187,7 +175,7 @@ class TestExactModel:
 
     @pytest.mark.parametrize("source", ["prior", "aggregate"])
     def test_conditions_go_with_the_draws(self, source):
-        engine, rng = ShiftedEngine(), np.random.default_rng(3)
+        engine, rng = ConditionalEngine(), np.random.default_rng(3)
         condition = rng.normal(0, 5, (300, 6)).astype(np.float32)
         x = Conditioned(ExactEngine().draw_data(300) + condition, condition)
         found = calibrate(engine, x, source=source, num_simulations=400, seed=1)
@@ -272,7 +260,7 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("attributes", "options", "message"),
         [
-            ({"nested": ["z"]}, {}, "rows of x must be data, but here they are groups, each member with a z"),
+            ({"nested": ["z"]}, {"source": "aggregate"}, "they are groups, each member with a z of its own"),
             ({"has_density": False}, {}, "the model must give x a density"),
             ({}, {"source": "posterior"}, "source must be one of prior, aggregate, but it is 'posterior'"),
             ({}, {"num_simulations": 5}, "num_simulations must be 10 or more, but they are 5"),

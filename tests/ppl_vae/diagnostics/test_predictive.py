@@ -9,6 +9,7 @@ from ppl_vae.diagnostics.predictive import RESIDUAL, STATISTICS, predictive_chec
 from ppl_vae.diagnostics.questions.data import QUESTION
 from ppl_vae.diagnostics.questions.question import Case
 from ppl_vae.errors import InputError
+from tests.conditional_engine import ConditionalEngine
 from tests.exact_engine import ExactEngine
 from tests.helpers import NUMPYRO_SLOW, linear_engine
 
@@ -28,19 +29,6 @@ class WholeEngine(ExactEngine):
     def generate(self, num_draws, **options):
         found = super().generate(num_draws, **options)
         return SimpleNamespace(latents=found.latents, mean=found.mean, x=np.rint(found.x))
-
-
-class ConditionalEngine(ExactEngine):
-    """The condition is the mean of x."""
-
-    condition_shape = (6,)
-
-    def inspect(self, x, **options):
-        return super().inspect(np.asarray(x) - x.condition, **options)
-
-    def generate(self, num_draws, *, condition, **options):
-        found = super().generate(num_draws, **options)
-        return SimpleNamespace(latents=found.latents, mean=found.mean + condition, x=found.x + condition)
 
 
 class TestAgainstTheExactModel:
@@ -152,7 +140,6 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("attributes", "options", "message"),
         [
-            ({"nested": ["z"]}, {}, "rows of x must be data, but here they are groups"),
             ({"has_density": False}, {}, "the model must give x a density"),
             ({}, {"source": "aggregate"}, "source must be one of posterior, prior"),
             ({}, {"statistics": {}}, "statistics must be one or more"),
@@ -185,7 +172,7 @@ class TestQuestion:
         engine = ExactEngine()
         finding = QUESTION.answer(case_of(engine, engine.draw_data(300, seed=5), split="train"))
         assert finding.verdict == "good"
-        assert finding.answer.startswith("yes: draws have the statistics of the data")
+        assert finding.answer.startswith("yes: draws of x have the statistics of the data")
         assert any("on training data" in line for line in finding.evidence)
         assert finding.numbers["posterior"]["names"][-1] == RESIDUAL
 
@@ -195,7 +182,7 @@ class TestQuestion:
     def test_wrong_noise(self, noise, cause):
         finding = QUESTION.answer(case_of(ExactEngine(noise_scale=noise), ExactEngine().draw_data(300, seed=5)))
         assert finding.verdict == "bad"
-        assert finding.answer.startswith("no: draws given the codes of the data: ")
+        assert finding.answer.startswith("no, by statistics of x: draws given the codes of the data: ")
         assert cause in finding.cause
 
     def test_a_prior_that_is_not_the_codes(self):

@@ -194,12 +194,6 @@ class TestInput:
         with pytest.raises(InputError, match=r"x must have shape \(n, 6\), but it is \(2, 5\)"):
             reference_posterior(run, np.zeros((2, 5), np.float32))
 
-    def test_groups(self):
-        engine = LinearPosterior("pyro").engine
-        engine.nested = ["style"]
-        with pytest.raises(InputError, match="one datum a row .* has style for every member"):
-            reference_posterior(engine, np.zeros((1, 6), np.float32))
-
     def test_files_of_others(self, tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             read_reference(tmp_path / "none.nc")

@@ -252,6 +252,7 @@ class TestRefusals:
             ({"num_draws": 0}, "num_prior_draws must be at least 1"),
             ({"num_predictive_draws": 0}, "num_predictive_draws must be at least 1, but it is 0"),
             ({"num_draws": 0, "num_prior_draws": 1}, "num_draws must be at least 1, but it is 0"),
+            ({"seed": -1}, "seed must be"),
         ],
     )
     def test_message(self, options, message):
@@ -287,6 +288,10 @@ def test_runs_and_their_folders(tmp_path):
         assert dict(store[group].attrs) == dict(known[group].attrs)
         for name, expected in known[group].data_vars.items():
             np.testing.assert_array_equal(store[group][name], expected)
+    names = [f"class {label}" for label in range(10)]
+    fewer = to_arviz(run, num_draws=3, num_predictive_draws=2, num_prior_draws=1, label_names=names)
+    assert (fewer["posterior_predictive"].sizes["draw"], fewer["prior"].sizes["draw"]) == (2, 1)
+    assert set(fewer["constant_data"]["label_name"].values) <= set(names)
     run = ppl_vae.Run.open(run.path, data=ppl_vae.load(x, labels=labels))
     np.testing.assert_array_equal(to_arviz(run, x[:2])["observed_data"]["x"], x[:2])
     assert to_arviz(run.path, x[:2], num_draws=3)["posterior"].attrs["variant"] == "beta_vae"

@@ -279,6 +279,30 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"pair \(model, guide\), but the first observes nothing .*swap them"):
             to_arviz((guide, model), X)
 
+    def test_data_that_are_forgotten(self, ppl):
+        def model(x=None):
+            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(z, 1.0), obs=x)
+
+        def guide(x=None):
+            ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+
+        def failing(x=None):
+            z = ppl.sample("z", ppl.dist.Normal(ppl.array(0.0), 1.0))
+            ppl.sample("x", ppl.dist.Normal(z, len(x)), obs=x)
+
+        remedy = r"; pass them after source, as in to_arviz\(\(model, guide\), x\)"
+        with pytest.raises(
+            InputError, match=f"observes nothing and draws x itself, which the guide lacks.*{remedy}"
+        ):
+            to_arviz((model, guide), num_draws=2)
+        with pytest.raises(InputError, match=f"but there are none, and they fail without .TypeError.*{remedy}"):
+            to_arviz((failing, guide), num_draws=2)
+        with pytest.raises(InputError, match=rf"model must be called with .* argument: 'x'\){remedy}"):
+            to_arviz(linear_pair(ppl, EXACT))
+        with pytest.raises(TypeError, match="has no len"):  # a fault of the program itself
+            to_arviz((failing, guide), 3.0, num_draws=2)
+
     def test_names_of_plates(self, ppl):
         def program(x):
             with ppl.plate("draw", 2):

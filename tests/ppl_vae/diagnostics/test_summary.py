@@ -253,7 +253,8 @@ class TestOutput:
         *_, found = wrong_guide
         lines = found.table().splitlines()
         start = {line.split("  ")[0]: line for line in lines}
-        assert lines[0] == "500 data; nats per datum, +- standard error over data"
+        over = "500 data; nats per datum, +- standard error over data"
+        assert lines[0] == f"{over} (of log p(x) too, not over its draws)"
         assert f"{found.elbo.value:.3f} +- {found.elbo.standard_error:.3f}" in start["elbo"]
         assert "at most log 500 = 6.215" in start["mutual information z"]
         assert f"k > 0.7 for 0.0% of the data, median k {found.log_px.median_khat:.2f}" in found.table()
@@ -271,6 +272,20 @@ class TestOutput:
         assert len(shown) == 20
         assert total == pytest.approx(found.sites[0].rate.value, abs=25 * 5e-5)  # four decimals are shown
         assert "not estimated, it needs 25 draws or more" in found.table()
+
+    def test_table_of_a_joint_rate(self):
+        # A multivariate t has one rate for all units.
+        engine = Altered("rates", lambda r: r.rates["z"].sum(axis=1))
+        found = summarise(engine, engine.draw_data(40), num_draws=10)
+        lines = found.table().splitlines()
+        at = lines.index("latent z: 3 units with a joint rate")
+        assert lines[at + 1] == "active units 2 by variance > 0.01"
+        # By falling variance of the mean.
+        assert [line.split()[:2] for line in lines[at + 3 : at + 6]] == [[str(k), "joint"] for k in range(3)]
+        assert [line.split()[-1] for line in lines[at + 3 : at + 6]] == ["variance", "variance", "-"]
+        many = Altered("rates", lambda r: r.rates["z"].sum(axis=1), norms=[0.5] * 25, data_shape=(5, 6))
+        page = summarise(many, many.draw_data(20), num_draws=10).table()
+        assert "\n5 more units with smaller variances" in page
 
     def test_seed_decides_everything(self, wrong_guide):
         engine, x, found = wrong_guide

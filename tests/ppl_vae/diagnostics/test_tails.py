@@ -323,6 +323,17 @@ class TestInASummary:
         assert max(map(len, page.splitlines())) <= 100
         assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["tails"]["notes"] == found.tails.notes
 
+    @pytest.mark.parametrize(("num_data", "tails"), [(30, "tails (100), "), (150, "")])
+    def test_few_data_have_no_rows_for_what_they_do_not_show(self, num_data, tails):
+        engine = ExactEngine(data_shape=(2,), norms=[1.0])
+        page = summarise(engine, engine.draw_data(num_data), num_draws=10).table()
+        left_out = f"left out, for they take more data than {num_data}: {tails}quantiles 0.001, 0.999 (10000)"
+        lines = page.splitlines()
+        assert left_out in lines
+        assert "?" not in page
+        assert sum(line.startswith("x[0]  left ") for line in lines) == (not tails)
+        assert sum(line.startswith("x[0]  KS 0.") for line in lines) == bool(tails)
+
     def test_draws_that_are_not_finite_are_said_to_be_so(self):
         engine = ExactEngine(data_shape=(3,))
         x = engine.draw_data(20)

@@ -69,6 +69,15 @@ class TestLogPx:
         for name in ("value", "standard_error", "psis", "khat"):
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
+    @pytest.mark.parametrize(("num_data", "sizes"), [(1, [1]), (5, [8]), (21, [16, 16])])
+    def test_pieces_are_of_few_sizes(self, num_data, sizes):
+        engine = ExactEngine(shift=0.3)
+        x = engine.draw_data(num_data)
+        found = log_px(engine, x, num_draws=40, seed=0)
+        assert [rows for rows, _ in engine.calls] == [40 * size for size in sizes]
+        assert len({seed for _, seed in engine.calls}) == len(sizes)
+        assert (np.abs(z_scores(found, exact_log_px(engine, x))) < 4.5).all()
+
 
 class TestPosteriorDraws:
     def test_moments_are_the_posteriors(self):

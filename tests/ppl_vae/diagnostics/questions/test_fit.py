@@ -73,6 +73,12 @@ def test_a_curve_that_is_cut_short_is_found(last, verdict):
         assert "more --epochs" in found.cause
 
 
+def test_three_epochs_do_not_tell_noise_from_a_fall():
+    found = answer([62.6, 60.2, 60.0])
+    assert (found.verdict, found.cause) == ("unknown", "training may have stopped early: more --epochs")
+    assert found.answer == "3 epochs are too few to tell whether the validation loss had settled"
+
+
 def test_overfitting_is_bad_unless_the_best_epoch_was_kept():
     rising = curve() + 0.05 * np.maximum(EPOCHS - 100, 0)
     train = curve() - 0.05 * np.maximum(EPOCHS - 100, 0)

@@ -56,6 +56,29 @@ def test_live_units_are_not_hidden_among_dead_ones():
     assert "overconfident, its scales are 0.3" in guide._judged(found)[1][1]
 
 
+def test_what_is_no_number_is_not_good(monkeypatch):
+    class Impossible(AnnealedEngine):
+        def inspect(self, x, **options):
+            found = super().inspect(x, **options)
+            return replace(found, log_likelihood=np.where(x[:, 0] > 90.0, -np.inf, found.log_likelihood))
+
+    engine = Impossible((1.2, 0.8), (64,), noise_scale=0.5)
+    x = engine.draw_data(8, seed=3)
+    x[5, 0] = 100.0
+    # Guide and best member give datum 5 an elbo of -inf: their difference is nan.
+    with np.errstate(invalid="ignore"):
+        gap = amortisation_gap(engine, x, num_draws=64, num_steps=2)
+    assert np.isnan(gap.amortisation).tolist() == [False] * 5 + [True] + [False] * 2
+    found = guide._Measured(gap, None, None, {"z": 1.0}, *guide._rates(engine, x, 0))
+    assert guide._judged(found)[0] == ("unknown", guide.NO_NUMBER)
+    monkeypatch.setattr(guide, "_measure", lambda case: found)
+    finding = guide.QUESTION.answer(None)
+    assert finding.verdict == "unknown"
+    assert finding.answer.startswith("whether the guide is close to the posterior is not known: ")
+    assert "nan (7 of 8 finite) nats to the best member" in finding.answer
+    assert guide.NO_NUMBER in finding.cause
+
+
 def test_a_loss_of_another_divergence_is_named_as_the_cause():
     found = replace(measured((1.5, 1.2), spread=3.0), loss="gamma_power")
     assert guide._judged(found)[1] == ("bad", guide.OTHER_DIVERGENCE.format("gamma_power"))

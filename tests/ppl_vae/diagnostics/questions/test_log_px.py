@@ -1,5 +1,6 @@
 """The estimate of log p(x) and the trust in it, on an exactly solved model with planted faults."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import ppl_vae.diagnostics.questions.log_px as module
 from ppl_vae.diagnostics.questions.question import Case
+from ppl_vae.errors import InputError
 from ppl_vae.training.prepared import evenly_spaced
 from tests.ppl_vae.diagnostics.annealed_engine import AnnealedEngine
 
@@ -37,6 +39,12 @@ def test_good_guide(ask):
     assert len(found.numbers["khat"]) == 100
     assert abs(found.numbers["annealed"]["gap"]) < 4 * found.numbers["annealed"]["gap_standard_error"]
     assert told == sorted(told)
+    # Each standard error is named.
+    assert "; +-: standard error over data" in found.answer
+    assert [over for line in found.evidence for over in re.findall(r"\+- [\d.]+ over ([a-z ]+)", line)] == [
+        *["data"] * 4,
+        "draws and chains ",
+    ]
     assert module.QUESTION.cost(case) > 100 * 500 / 2
 
 
@@ -61,12 +69,14 @@ def test_chains_that_are_too_short_confirm_nothing(ask, monkeypatch):
     assert "too short to confirm" in found.cause
 
 
-def test_groups_are_answered_without_the_check(ask):
-    engine = AnnealedEngine()
-    engine.nested = ["z"]
-    found, _ = ask(engine)
+def test_latents_that_are_not_real_are_answered_without_the_check(ask, monkeypatch):
+    def refuse(*args, **options):
+        raise InputError("site 'z' must range over all real numbers")
+
+    monkeypatch.setattr(module, "annealed_log_px", refuse)
+    found, _ = ask(AnnealedEngine())
     assert found.verdict == "good"
-    assert "not checked by annealed importance sampling" in found.answer
+    assert "not checked by annealed importance sampling: site 'z' must range" in found.answer
     assert found.numbers["annealed"] is None
 
 

@@ -9,6 +9,7 @@ import pytest
 from ppl_vae.diagnostics.questions.question import Case
 from ppl_vae.diagnostics.questions.rates import QUESTION
 from tests.exact_engine import ExactEngine
+from tests.helpers import NUMPYRO_SLOW, build_engine
 
 BETA = 4.0
 
@@ -71,9 +72,28 @@ def test_nats_that_pay_for_the_place_of_the_codes():
     assert "pays for codes that are not where the prior is" in found.cause
 
 
+@NUMPYRO_SLOW
+@pytest.mark.parametrize("variant", ["mhvae", "ghvae"])
+def test_a_bottom_up_guide_is_named(backend, variant):
+    engine = build_engine(backend, variant, (4,), latent_dims=[3, 2], hidden_dim=8, num_hidden=1)
+    run = SimpleNamespace(record={"betas": dict.fromkeys(engine.latents, 1.0)})
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    found = QUESTION.answer(Case(run, engine, x, None, None, None, 0, num_draws=25))
+    if variant == "ghvae":  # from the top down
+        assert "bottom-up" not in found.cause
+        assert any(line.startswith("rate of z1: ") for line in found.evidence)
+        return
+    assert found.verdict == "warning"
+    assert found.answer.endswith("of which only the sum is a rate")
+    assert found.cause.startswith("the guide is bottom-up: it draws z1 before its parents in the model")
+    assert any(line.startswith("site term of z1, no rate: ") for line in found.evidence)
+    assert any(line.startswith("from draws of z2: PSNR") for line in found.evidence)
+
+
 def test_layers_are_priced_one_by_one():
     found = answer(ExactEngine((1.5, 0.7, 0.4), sites={"z2": 1, "z1": 2}))
     assert found.verdict == "good"
     assert "(z2 " in found.answer
     assert [layer["name"] for layer in found.numbers["layers"]["layers"]] == ["z2", "z1"]
-    assert sum("and those above: PSNR" in line for line in found.evidence) == 2
+    above = [" and those above: PSNR" in line for line in found.evidence if line.startswith("from draws of")]
+    assert above == [False, True]
