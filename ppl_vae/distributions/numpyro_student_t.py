@@ -1,6 +1,7 @@
 """The multivariate Student t of diagonal scale in NumPyro: one chi-square an event, and no dense matrix."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
 
 from ppl_vae.distributions.numpyro_chi_square import LARGEST_DF, SMALLEST_DF, chi_square_ratio
+from ppl_vae.distributions.numpyro_polar_t import standard_t
 from ppl_vae.formulas import student_t as formulas
 
 __all__ = ["DiagonalStudentT"]
@@ -111,6 +113,10 @@ class DiagonalStudentT(Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws with gradients by all parameters."""
+        if prod(self.event_shape) == 1:
+            df, batch = self.df if self.number is None else self.number, (*sample_shape, *self.batch_shape)
+            noise = standard_t(key, df, batch, self.loc.dtype)
+            return self.loc + self.scale * noise[(...,) + (None,) * self.event_dim]
         normal_key, gamma_key = jax.random.split(key)
         normal = jax.random.normal(normal_key, self.shape(sample_shape), self.loc.dtype)
         factor = jax.lax.rsqrt(self._chi_square_ratio(gamma_key, (*sample_shape, *self.batch_shape)))
