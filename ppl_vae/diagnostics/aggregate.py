@@ -14,7 +14,7 @@ from ppl_vae.data import Conditioned, condition_of
 from ppl_vae.data.checks import check_seed
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.information import Information, gaussian_aggregate_information, is_diagonal_gaussian
-from ppl_vae.diagnostics.members import refuse_groups
+from ppl_vae.diagnostics.members import draw_places, of_one_member
 from ppl_vae.diagnostics.summary_page import Estimate
 from ppl_vae.diagnostics.two_sample import TwoSampleTest, as_samples, mmd_test
 from ppl_vae.diagnostics.weights import inspect_draws
@@ -167,7 +167,8 @@ def compare_with_prior(
 ) -> PriorMatch:
     """Compare the aggregate posterior with the prior by draws, and find holes in the prior.
 
-    Works for any guide and prior. A conditional model draws from the prior under the conditions of the data.
+    Works for any guide and prior. A conditional model draws from the prior under the conditions of the data. Of
+    rows that are groups the latent of the group and those of one member, drawn at random, are compared.
 
     Args:
         engine: What holds the fit.
@@ -179,20 +180,24 @@ def compare_with_prior(
         seed: Seed of all draws and of the classifier.
 
     Raises:
-        InputError: Rows are groups, there are fewer than 20 data, draws are not finite, or an option is invalid.
+        InputError: There are fewer than 20 data, draws are not finite, or an option is invalid.
 
     Source:
         Nadeau & Bengio, Machine Learning 52, 2003, for the variance of a mean over folds.
     """
-    refuse_groups(engine)
     check_rows(x, seed)
     if len(x) < MIN_DATA:
         raise InputError(f"x must hold {MIN_DATA} data or more, but holds {len(x)}; pass more")
-    seeds = np.random.SeedSequence(seed).generate_state(4).tolist()
+    seeds = np.random.SeedSequence(seed).generate_state(5).tolist()
     coded = inspect_draws(engine, x, ("latents",), num_draws=1, seed=seeds[0])["latents"]
     prior, _ = draw_data(engine, x, seed=seeds[1])
-    codes = _joined({name: value[0] for name, value in coded.items()})
-    draws = _joined({name: prior[name] for name in coded})
+    places = draw_places(engine, x, seeds[4])
+
+    def joined(latents: Mapping[str, NDArray[Any]]) -> Array:
+        units = [of_one_member(engine, name, latents[name][None], places)[0] for name in coded]
+        return np.concatenate(units, axis=1).astype(np.float64)
+
+    codes, draws = joined({name: value[0] for name, value in coded.items()}), joined(prior)
     codes, draws = as_samples(codes, draws, ("codes", "draws of the prior"))
     odds, area = _log_odds(codes, draws, seeds[2])
     gaussian = "no reference" if reference is None or len(coded) > 1 else gaussian_codes(engine, reference)
@@ -353,10 +358,6 @@ def _log_mean_exp(values: Array) -> Array:
     # On large arrays scipy's logsumexp takes ten times as long.
     peak = values.max(axis=1, keepdims=True)
     return np.asarray(peak[:, 0] + np.log(np.exp(values - peak).mean(axis=1)))
-
-
-def _joined(latents: Mapping[str, NDArray[Any]]) -> Array:
-    return np.concatenate([_units(value) for value in latents.values()], axis=1)
 
 
 def _units(values: NDArray[Any]) -> Array:

@@ -5,6 +5,7 @@ Ranks count draws below the truth, 0 to s for s draws. A leading ``n`` is simula
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.data import condition_of
 from ppl_vae.data.checks import check_choice
 from ppl_vae.diagnostics.aggregate import check_rows, draw_data
-from ppl_vae.diagnostics.members import draw_places, refuse_groups
+from ppl_vae.diagnostics.members import draw_places, of_one_member
 from ppl_vae.diagnostics.weights import check_density, inspect_draws
 from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine, chunks
@@ -123,8 +124,8 @@ def calibrate(
     The ranks of single units are blind to a guide that returns the prior whatever x is, and to dependence
     between units. The rank of log p(x given z) sees both.
 
-    Rows that are groups take source "prior" alone, in the sizes of the groups in ``x``. Of the members' latents
-    those of one member of each group are ranked, drawn at random, as those of one group depend on each other.
+    Where rows are groups, simulations have the sizes of those in ``x``, and of the members' latents those of one
+    member of each group are ranked, drawn at random, as those of one group depend on each other.
 
     Args:
         engine: What holds the fit.
@@ -136,8 +137,8 @@ def calibrate(
         seed: Seed of all draws.
 
     Raises:
-        InputError: Rows are groups with source "aggregate", x has no density, an unknown source, or a number that
-            is too small, which is 10 for data of source "aggregate", too.
+        InputError: x has no density, an unknown source, or a number that is too small, which is 10 for data of
+            source "aggregate", too.
 
     Source:
         Talts et al., arXiv:1804.06788; log p(x given z) as a test quantity, Modrak et al., arXiv:2211.02383.
@@ -147,7 +148,6 @@ def calibrate(
     check_density(engine)
     _check_counts("num_simulations", num_simulations, num_draws)
     if source == "aggregate":
-        refuse_groups(engine)
         num_simulations = min(num_simulations, len(x))
         _check_counts("data in x", num_simulations, num_draws)
     seeds = np.random.SeedSequence(seed).generate_state(6).tolist()
@@ -259,12 +259,8 @@ def _ranks(
     engine: Engine, x: NDArray[Any], latents: Mapping[str, NDArray[Any]], num_draws: int, seeds: list[int]
 ) -> dict[str, NDArray[np.int64]]:
     """Ranks of latents and of their log p(x given z), (n, k) by name; ties are broken at random."""
-    places = draw_places(x, seeds[2]) if engine.nested else None
-
-    def units(name: str, values: NDArray[Any]) -> NDArray[Any]:
-        own = values[:, np.arange(len(x)), places] if name in engine.nested else values
-        return own.reshape(*values.shape[:2], -1)
-
+    places = draw_places(engine, x, seeds[2])
+    units = partial(of_one_member, engine, places=places)
     given = {name: value[None] for name, value in latents.items()}
     seen = inspect_draws(engine, x, ("log_likelihood",), num_draws=1, seed=0, latents=given)
     truth = {name: units(name, value)[0] for name, value in {**given, LIKELIHOOD: seen["log_likelihood"]}.items()}
@@ -289,6 +285,8 @@ def _kept(
     """Which simulations to keep, (n,), or why they cannot be corrected; see `calibrate`."""
     from scipy.stats import multivariate_normal
 
+    if engine.nested:
+        return "codes of groups would need an aggregate posterior for each size"
     if condition_of(x) is not None:
         return "codes of a conditional model would need an aggregate posterior for each condition"
     z = np.concatenate([_units(value) for value in latents.values()], axis=1).astype(np.float64)

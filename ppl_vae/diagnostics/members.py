@@ -5,15 +5,15 @@ taken. Shapes: n rows, k latent numbers of a row.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppl_vae.data import condition_of
-from ppl_vae.errors import InputError
 from ppl_vae.training.engine import Engine
 
-__all__ = ["draw_places", "refuse_groups", "taken_latents", "taken_places", "taken_units"]
+__all__ = ["draw_places", "of_one_member", "taken_latents", "taken_places", "taken_units"]
 
 
 def taken_places(x: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -32,32 +32,42 @@ def taken_places(x: NDArray[np.generic]) -> NDArray[np.bool_]:
     return np.ones(x.shape[:2], bool) if present is None else present > 0
 
 
-def draw_places(x: NDArray[np.generic], seed: int) -> NDArray[np.int64]:
-    """One taken place of each group, at random, (n,).
+def draw_places(engine: Engine, x: NDArray[np.generic], seed: int) -> NDArray[np.int64] | None:
+    """One taken place of each group, at random, (n,); None where rows are data.
 
-    Args:
-        x: Groups, (n, m, *datum_shape).
-        seed: Seed of the draw.
-    """
-    taken = taken_places(x)
-    return np.where(taken, np.random.default_rng(seed).random(taken.shape), -1.0).argmax(axis=1)
-
-
-def refuse_groups(engine: Engine) -> None:
-    """Refuse groups where the aggregate posterior is asked for.
+    Members of one group depend on each other, and groups have several sizes; one member of each has neither fault.
 
     Args:
         engine: What holds the fit.
-
-    Raises:
-        InputError: Rows are groups.
+        x: Data, (n, *data_shape); groups, (n, m, *datum_shape).
+        seed: Seed of the draw.
     """
-    if engine.nested:
-        raise InputError(
-            "rows of x must be data for an aggregate posterior, but they are groups, each member with a "
-            f"{engine.nested[0]} of its own: groups of several sizes have no one space of codes; ask this of a "
-            "model without groups"
-        )
+    if not engine.nested:
+        return None
+    taken = taken_places(x)
+    places: NDArray[np.int64] = np.where(taken, np.random.default_rng(seed).random(taken.shape), -1.0).argmax(
+        axis=1
+    )
+    return places
+
+
+def of_one_member(
+    engine: Engine, site: str, values: NDArray[Any], places: NDArray[np.int64] | None
+) -> NDArray[Any]:
+    """Values of a site, of each group those of one place; as they are where rows have no members.
+
+    Args:
+        engine: What holds the fit.
+        site: Its name.
+        values: Draws of it, or of what it gives, (s, n, m, *event); (s, n, *event) where members have none of it.
+        places: A place of each group, (n,); None where rows are data.
+
+    Returns:
+        Values (s, n, units).
+    """
+    if places is not None and site in engine.nested:
+        values = values[:, np.arange(len(places)), places]
+    return values.reshape(*values.shape[:2], -1)
 
 
 def taken_latents(

@@ -25,11 +25,7 @@ CAVEATS = (
     "the right one; shift: of their median, in their standard deviations",
     "ranks of single units do not see dependence between units; that of log p(x given z) does",
 )
-OF_GROUPS = (
-    "where data lie: not asked, as groups of several sizes have no one aggregate posterior",
-    "of members' latents those of one member of each group are ranked, as those of one group depend on each other",
-)
-NEVER_SEEN = "the model may also draw groups unlike those of the data, which the guide never saw"
+OF_GROUPS = "of members' latents those of one member of each group are ranked, as those of one group depend"
 MEANING = {
     "narrow": "are too narrow",
     "wide": "are too wide",
@@ -52,8 +48,6 @@ REMEDY = {
 def _answer(case: Case) -> Finding:
     seeds = case.seeds("calibration", 2)
     options: dict[str, Any] = {"num_simulations": NUM_SIMULATIONS, "num_draws": NUM_DRAWS}
-    if case.engine.nested:
-        return _of_groups(case, calibrate(case.engine, case.x, source="prior", seed=seeds[1], **options))
     local = calibrate(case.engine, case.x, source="aggregate", seed=seeds[0], **options)
     case.report("draws from the model", 0.5)
     prior = calibrate(case.engine, case.x, source="prior", seed=seeds[1], **options)
@@ -72,18 +66,8 @@ def _answer(case: Case) -> Finding:
     evidence = [_line(WHERE["aggregate"], near, num_drawn), _line(WHERE["prior"], prior.tests)]
     if isinstance(local.corrected, str):
         evidence.append(f"{WHERE['aggregate']} {UNCORRECTED}: {local.corrected}")
-    evidence += [*CAVEATS, *case.notes_on_prior]
+    evidence += [*[OF_GROUPS] * bool(case.engine.nested), *CAVEATS, *case.notes_on_prior]
     return Finding(verdict, sentence, tuple(evidence), cause, _numbers(local, prior))
-
-
-def _of_groups(case: Case, prior: Calibration) -> Finding:
-    wrong, where = faults(prior.tests), WHERE["prior"]
-    evidence = (_line(where, prior.tests), *OF_GROUPS, *CAVEATS, *case.notes_on_prior)
-    numbers = {"prior": {name: as_numbers(test) for name, test in prior.tests.items()}}
-    if not wrong:
-        return Finding("good", f"yes, {where}: ranks are uniform", evidence, "", numbers)
-    sentence, cause = f"no: {where} the guide's draws {_named(wrong)}", f"{_cause(case, wrong, {})}; {NEVER_SEEN}"
-    return Finding("warning", sentence, evidence, cause, numbers)
 
 
 def faults(tests: Mapping[str, RankTest]) -> dict[str, str]:

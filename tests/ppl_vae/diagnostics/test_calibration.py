@@ -260,7 +260,6 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("attributes", "options", "message"),
         [
-            ({"nested": ["z"]}, {"source": "aggregate"}, "they are groups, each member with a z of its own"),
             ({"has_density": False}, {}, "the model must give x a density"),
             ({}, {"source": "posterior"}, "source must be one of prior, aggregate, but it is 'posterior'"),
             ({}, {"num_simulations": 5}, "num_simulations must be 10 or more, but they are 5"),

@@ -1,6 +1,5 @@
 """Diagnostics of groups of several sizes, beside a linear-Gaussian model that is solved exactly."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +24,6 @@ from ppl_vae.diagnostics.reference import (
     write_reference,
 )
 from ppl_vae.diagnostics.weights import log_px_grid
-from ppl_vae.errors import InputError
 from ppl_vae.training.engine import UnitBetas
 from tests.helpers import BACKENDS, NUMPYRO_SLOW, needs
 from tests.ppl_vae.diagnostics.linear_groups import PRESENT, A, B, LinearGroups, S
@@ -258,6 +256,7 @@ def test_calibration_of_groups(backend, spread, verdict):
     (exact,) = (np.diag(pair[1])[1] for pair in model.posterior(model.draw_data(1)))
     assert prior["z"]["width"][0] == pytest.approx((own / exact) ** 0.5, rel=0.2)
     assert "one member of each group" in " ".join(finding.evidence)
+    assert finding.numbers["not_corrected"].startswith("codes of groups")
 
 
 @PYRO
@@ -289,10 +288,25 @@ def test_a_statistic_of_a_group_is_the_mean_over_its_members():
     np.testing.assert_allclose(found.observed[:, 0], expected, rtol=1e-6)
 
 
+@NUMPYRO_SLOW
+def test_codes_of_groups_beside_the_prior(backend):
+    model = LinearGroups(backend)
+    x = model.draw_data(300)
+    # Of an exact guide and data of the model the aggregate posterior is the prior.
+    alike = compare_with_prior(model.engine, x, num_permutations=99)
+    assert abs(alike.auc.value - 0.5) < 4 * alike.auc.standard_error
+    assert alike.test.p_value > 0.01
+    apart = compare_with_prior(model.engine, 3.0 * x, num_permutations=99)
+    assert apart.auc.value - 4 * apart.auc.standard_error > 0.5
+    assert apart.test.p_value == 0.01
+    assert apart.prior_latents["z"].shape == (300, 3, 1)
+
+
 @PYRO
-def test_the_aggregate_posterior_of_groups_is_refused():
+def test_calibration_of_groups_where_data_lie():
     model = LinearGroups("pyro")
-    x = model.draw_data(30)
-    for ask in (partial(calibrate, source="aggregate"), compare_with_prior):
-        with pytest.raises(InputError, match="they are groups, each member with a z of its own"):
-            ask(model.engine, x)
+    found = calibrate(model.engine, model.draw_data(300), source="aggregate", num_draws=19)
+    assert found.corrected == "codes of groups would need an aggregate posterior for each size"
+    # The aggregate posterior is the prior, as above, so that no correction is needed.
+    assert all((test.adjusted > 0.01).all() for test in found.tests.values())
+    assert {len(test.ranks) for test in found.tests.values()} == {300}
