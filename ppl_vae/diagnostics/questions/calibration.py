@@ -25,7 +25,9 @@ CAVEATS = (
     "the right one; shift: of their median, in their standard deviations",
     "ranks of single units do not see dependence between units; that of log p(x given z) does",
 )
-OF_GROUPS = "of members' latents those of one member of each group are ranked, as those of one group depend"
+OF_GROUPS = (
+    "of members' latents those of one member of each group are ranked, as those of one group depend on each other"
+)
 MEANING = {
     "narrow": "are too narrow",
     "wide": "are too wide",

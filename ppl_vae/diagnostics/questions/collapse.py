@@ -93,7 +93,7 @@ def _answer(case: Case) -> Finding:
     if all(len(site.dead) == site.num_units or site.ignores_x for site in sites):
         worst, answer = "bad", f"the latents say nothing of the data: {answer}"
         causes = causes or [_critical(site, theory.get(site.name)) for site in sites]
-    evidence = [line for site in sites for line in _evidence(site)]
+    evidence = [line for site in sites for line in _evidence(site, case)]
     evidence += [_shown(name, site) for name, site in theory.items() if site.num_predicted is not None]
     evidence += [f"no forecast: {why}"] if why else []
     evidence += [f"note: {note}" for note in forecast.notes]
@@ -186,7 +186,7 @@ def _remedy(theory: SiteAudit | None, beta: float, alive: int) -> str:
     return f": lower beta below {critical[alive]:.3g} if you want more of them"
 
 
-def _evidence(site: _Site) -> list[str]:
+def _evidence(site: _Site, case: Case) -> list[str]:
     total, error = mean_and_standard_error(site.rate.sum(axis=1))
     kind = SITE_TERM if site.how == SITE_TERM else "rate"
     counts = f"{int(site.by_variance.sum())} of {site.num_units} active by variance > {THRESHOLD}"
@@ -194,7 +194,7 @@ def _evidence(site: _Site) -> list[str]:
     by_rate = site.by_rate if site.rate.shape[1] == site.num_units else None
     if by_rate is not None:
         counts += f", {int(by_rate.sum())} by rate > {THRESHOLD} nats"
-    lines = [f"{site.name}: {kind} {total:.3f} +- {error:.3f} nats per datum; {counts}"]
+    lines = [f"{site.name}: {kind} {total:.3f} +- {error:.3f} nats per {case.row}; {counts}"]
     if by_rate is not None:
         order = np.argsort(-site.rate.mean(axis=0), kind="stable")[:SHOWN]
         largest = ", ".join(f"{unit}: {site.rate[:, unit].mean():.3f}" for unit in order)
@@ -204,7 +204,7 @@ def _evidence(site: _Site) -> list[str]:
         )
         lines.append(
             f"{site.name}: {share:.0%} of its latents collapsed: a rate below {EPSILON} nats for all but "
-            f"{DELTA:.0%} of the data"
+            f"{DELTA:.0%} of the {case.rows}"
         )
     return lines
 

@@ -79,11 +79,11 @@ def _answer(case: Case) -> Finding:
         numbers |= {"trend": asdict(last), "fall": scale}
         evidence.append(
             f"validation loss: {losses[0]:.3f} after epoch {epochs[0]}, {losses[-1]:.3f} after {epochs[-1]}; over "
-            f"the last {last.num_points} epochs it changed by {_show(last)} [nats per datum]"
+            f"the last {last.num_points} epochs it changed by {_show(last)} [nats per {case.row}]"
         )
         faults += _still_falling(last, scale)
         faults += _overfitted(record, epochs, losses, gaps, last, evidence)
-        faults += _generalisation(record, scale, evidence, numbers)
+        faults += _generalisation(case, scale, evidence, numbers)
     faults += _betas(record, history, evidence)
     return _joined(faults, evidence, numbers, record)
 
@@ -133,20 +133,20 @@ def _overfitted(
     return [("bad", text, "overfitting: --select best, --patience 10, a smaller network or more data")]
 
 
-def _generalisation(
-    record: Mapping[str, Any], scale: float, evidence: list[str], numbers: dict[str, Any]
-) -> list[Fault]:
-    elbo = record["result"]["elbo"]
+def _generalisation(case: Case, scale: float, evidence: list[str], numbers: dict[str, Any]) -> list[Fault]:
+    result = case.run.record["result"]
+    elbo = result["elbo"]
     if None in elbo.values():  # not finite, which is a fault of its own
         return []
     gap = elbo["train"] - elbo["test"]
-    errors = record["result"].get("log_px_standard_error")
+    errors = result.get("log_px_standard_error")
     # Of log p(x), which spreads over data about as the elbo does.
     error = None if errors is None or None in errors.values() else math.hypot(errors["train"], errors["test"])
     numbers |= {"generalisation_gap": gap, "generalisation_gap_standard_error": error}
     shown = f"{gap:.3f}" + ("" if error is None else f" +- {error:.3f}")
     evidence.append(
-        f"elbo of training data {elbo['train']:.3f}, of test data {elbo['test']:.3f} nats per datum: gap {shown}"
+        f"elbo of training data {elbo['train']:.3f}, of test data {elbo['test']:.3f} nats per {case.row}: gap "
+        f"{shown}"
     )
     if gap <= LARGE * scale or (error is not None and gap <= ALLOWED * error):
         return []

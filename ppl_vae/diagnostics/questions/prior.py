@@ -39,7 +39,8 @@ def _answer(case: Case) -> Finding:
     of = f"{len(whole)} {'data' if reference is None else 'training data'}"
     lines = (*_match_lines(match), *_split_lines(case.engine.latents[0], split, of))
     evidence = (*lines, *case.notes_on_prior)
-    cause = "" if verdict == "good" else _cause(match, split)
+    known = {"good": "", "unknown": "too few codes for errors this large: ask it of a larger split"}
+    cause = known[verdict] if verdict in known else _cause(match, split)
     return Finding(verdict, _sentence(match, verdict), evidence, cause, _numbers(match, split))
 
 
@@ -50,7 +51,8 @@ def _verdict(match: PriorMatch) -> Verdict:
         return "bad"
     if (is_hole and holes.value > SOME_HOLES) or (_is_apart(auc) and auc.value > NEAR):
         return "warning"
-    return "good"
+    # What would be a fault, were the errors smaller.
+    return "unknown" if holes.value > max(SOME_HOLES, match.holes.level) or auc.value > NEAR else "good"
 
 
 def _is_apart(auc: Estimate) -> bool:
@@ -62,6 +64,9 @@ def _sentence(match: PriorMatch, verdict: Verdict) -> str:
     if verdict == "good":
         told = f"{share:.1%} of its draws lie where codes are rare, as do {level:.1%} of codes"
         return f"it covers them: among latents {told}"
+    if verdict == "unknown":
+        told = f"{_show(match.holes.share)} of the prior's draws lie in holes, a classifier's area is {_show(auc)}"
+        return f"it cannot be told from {match.test.num_x} codes: among latents {told}"
     told = f"among latents {share:.0%} of the prior's draws lie in holes, where only {level:.1%} of codes are"
     if not _is_apart(auc):
         return f"{told}; elsewhere the two are alike enough that a classifier does not tell them apart"

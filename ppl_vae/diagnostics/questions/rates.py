@@ -37,7 +37,7 @@ def _answer(case: Case) -> Finding:
     layers = summary.layers
     broken, causes = _broken(checks, case)
     broken += [] if layers is None else layers.errors
-    evidence = [_paid(site) for site in summary.sites]
+    evidence = [_paid(site, case.row) for site in summary.sites]
     evidence += _information(summary) + ([] if layers is None else _by_layer(layers))
     numbers = {"checks": checks, "layers": None if layers is None else asdict(layers)}
     information = summary.information
@@ -101,10 +101,10 @@ def _broken(checks: dict[str, Any], case: Case) -> tuple[list[str], list[str]]:
     return broken, causes
 
 
-def _paid(site: SiteSummary) -> str:
+def _paid(site: SiteSummary, row: str) -> str:
     if site.how == SITE_TERM:
-        return f"{SITE_TERM} of {site.name}, no rate: {_show(site.rate)} nats per datum"
-    return f"rate of {site.name}: {_show(site.rate)} nats per datum, {site.how}"
+        return f"{SITE_TERM} of {site.name}, no rate: {_show(site.rate)} nats per {row}"
+    return f"rate of {site.name}: {_show(site.rate)} nats per {row}, {site.how}"
 
 
 def _information(summary: Summary) -> list[str]:

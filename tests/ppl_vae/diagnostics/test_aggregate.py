@@ -274,7 +274,7 @@ def test_backends_against_their_prior(backend):
 class TestQuestion:
     def test_the_sentence_tells_the_level_of_few_data(self):
         engine = ExactEngine()
-        finding = QUESTION.answer(case_of(engine, engine.draw_data(30)))
+        finding = QUESTION.answer(case_of(engine, engine.draw_data(30, seed=3)))
         assert finding.answer.endswith("as do 3.2% of codes")
         assert finding.numbers["holes"]["level"] == 1 / 31
 
@@ -285,6 +285,13 @@ class TestQuestion:
         assert finding.answer.startswith("it covers them: among latents ")
         assert finding.cause == ""
         assert len(finding.numbers["split"]["unit_kls"]) == 3
+
+    def test_half_of_the_prior_is_a_hole_which_few_codes_do_not_show(self):
+        engine = ExactEngine()
+        finding = QUESTION.answer(case_of(engine, half(engine, 60, 0)))
+        assert finding.verdict == "unknown"
+        assert finding.answer.startswith(f"it cannot be told from {finding.numbers['test']['num_x']} codes")
+        assert finding.cause.endswith("ask it of a larger split")
 
     def test_half_of_the_prior_is_a_hole(self):
         engine = ExactEngine()

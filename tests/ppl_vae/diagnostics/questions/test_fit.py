@@ -42,7 +42,7 @@ def answer(validation, train=None, *, last_betas=None, files=(), elbo=(-10.0, -1
         history=lambda: iter(history),
         folder=SimpleNamespace(checkpoints=lambda: ["000100", *files]),
     )
-    return QUESTION.answer(Case(run, None, None, None, None, None, 0))
+    return QUESTION.answer(Case(run, SimpleNamespace(nested=()), None, None, None, None, 0))
 
 
 def test_a_trend_is_the_least_squares_line():
