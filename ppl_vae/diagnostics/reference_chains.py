@@ -109,7 +109,7 @@ def _numpyro_chains(
         points = {n: jax.numpy.asarray(v.reshape(-1, *v.shape[2:]), dtype) for n, v in starts.items()}
         keys = jax.random.split(jax.random.key(seed), prod(shape))
         # One vmap: each one more doubles the time to trace the loops, which is a third of all.
-        chain = partial(_numpyro_chain, engine.evaluated.model, plan, dense)
+        chain = partial(_numpyro_chain, numpyro_target(engine.evaluated.model, engine.nested), plan, dense)
         run = jax.vmap(chain, in_axes=(None, *[0] * (2 + len(arrays))))
         found = jax.jit(run, compiler_options=engine.compiler_options)(weights, keys, points, *arrays)
     found = jax.tree.map(lambda values: np.asarray(values).reshape(*shape, *values.shape[1:]), found)
@@ -128,7 +128,7 @@ def _numpyro_chain(
 
     skipped = -(-plan.num_warmup // plan.thinning)
     betas, options = {"betas": UnitBetas()}, {"dense_mass": dense, "target_accept_prob": TARGET_ACCEPTANCE}
-    model = handlers.substitute(handlers.seed(numpyro_target(model), jax.random.key(0)), data=weights)
+    model = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=weights)
     args = tuple(array[None] for array in datum)
     points = _in_plates(start, handlers.trace(model).get_trace(*args, **betas))
     begin, step = hmc(partial(potential_energy, model, args, betas))
@@ -169,7 +169,7 @@ def _pyro_chains(
             args = [torch.as_tensor(np.asarray(array)).to(like) for array in some]
             for chain in range(plan.num_chains):
                 point = {name: torch.as_tensor(v[datum, chain]).to(like) for name, v in starts.items()}
-                found.append(_pyro_chain(pyro_target(program.model), args, point, plan, dense))
+                found.append(_pyro_chain(pyro_target(program.model, engine.nested), args, point, plan, dense))
     joined = join_chains(found)
     shape = (len(x), plan.num_chains)
     return Chains(

@@ -106,7 +106,7 @@ def pyro_density(engine, x, latents):
     from pyro import poutine
 
     values = {name: torch.as_tensor(value, dtype=torch.float32) for name, value in latents.items()}
-    model = poutine.condition(pyro_target(engine.program.eval().model), data=values)
+    model = poutine.condition(pyro_target(engine.program.eval().model, engine.nested), data=values)
     return poutine.trace(model).get_trace(*engine._arguments(x), betas=UnitBetas()).log_prob_sum().item()
 
 
@@ -115,7 +115,7 @@ def numpyro_density(engine, x, latents):
     from numpyro import handlers
     from numpyro.infer.util import log_density
 
-    model = handlers.seed(numpyro_target(engine.evaluated.model), jax.random.key(0))
+    model = handlers.seed(numpyro_target(engine.evaluated.model, engine.nested), jax.random.key(0))
     values = {**engine.svi.get_params(engine.svi_state), **latents}
     density = jax.jit(lambda values: log_density(model, engine._arguments(x), {"betas": UnitBetas()}, values)[0])
     return float(density(values))
@@ -130,6 +130,52 @@ def test_chains_see_each_group_once_and_every_latent_with_its_prior(backend):
     seen = stats.norm.logpdf(np.asarray(x), A * u + B * z, S)[x.condition > 0]
     # Single precision: sums of 18 terms of size up to ten.
     assert density == pytest.approx(sum(stats.norm.logpdf(v).sum() for v in (u, z)) + seen.sum(), abs=1e-3)
+
+
+@BACKENDS
+@pytest.mark.parametrize("nested", [("z",), ()])
+@pytest.mark.parametrize("how", ["handler", "mask", "mask and event", "event and mask"])
+def test_masks_are_taken_off_members_latents_however_they_are_written(backend, how, nested):
+    if backend == "pyro":
+        import pyro as ppl
+        import pyro.distributions as dist
+        from pyro.poutine import mask, trace
+        from torch import tensor
+
+        target, seeded = pyro_target, lambda model: model
+    else:
+        import jax
+        import numpyro as ppl
+        import numpyro.distributions as dist
+        from jax.numpy import array as tensor
+        from numpyro.handlers import mask, seed, trace
+
+        target, seeded = numpyro_target, lambda model: seed(model, jax.random.key(0))
+    there = tensor([True, False, True])
+    fn = dist.Normal(tensor([0.0, 0.0, 0.0]), 1.0)
+    each = dist.Normal(tensor([[0.0], [0.0], [0.0]]), 1.0)
+    wrapped = {
+        "handler": fn,
+        "mask": fn.mask(there),
+        "mask and event": each.mask(there[:, None]).to_event(1),
+        "event and mask": each.to_event(1).mask(there),
+    }[how]
+
+    def model():
+        with (
+            ppl.plate("data", 2, dim=-2),
+            ppl.plate("members", 3, dim=-1),
+            mask(mask=there if how == "handler" else True),
+        ):
+            ppl.sample("z", wrapped)
+
+    site = trace(seeded(target(model, nested))).get_trace()
+    site = site.nodes["z"] if backend == "pyro" else site["z"]
+    density = np.asarray(site["fn"].log_prob(0.0 * site["value"] + 1.0))
+    if backend == "pyro" and site["mask"] is not None:
+        density = density * np.asarray(site["mask"])
+    expected = np.full((2, 3), stats.norm.logpdf(1.0)) * (1.0 if nested else np.asarray(there))
+    np.testing.assert_allclose(density.reshape(2, 3), expected, rtol=1e-6)
 
 
 def assert_exact(model, found):
