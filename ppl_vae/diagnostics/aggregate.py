@@ -142,10 +142,12 @@ def gaussian_codes(engine: Engine, x: NDArray[Any], *, seed: int = 0) -> tuple[A
         seed: Seed of the draws that the densities are looked at with.
 
     Returns:
-        Two arrays (n, k); or a reason, where the guide depends on draws of other sites or is not a diagonal
-        Gaussian, or the prior is not a standard normal.
+        Two arrays (n, k); or a reason, where members of a group have one each, the guide depends on draws of other
+        sites or is not a diagonal Gaussian, or the prior is not a standard normal.
     """
     site, fields = engine.latents[0], ("loc", "scale", "latents", "log_guide", "log_prior")
+    if site in engine.nested:
+        return f"each member of a group has a {site} of its own"
     found = {name: of[site] for name, of in inspect_draws(engine, x, fields, num_draws=2, seed=seed).items()}
     loc, scale = found["loc"], found["scale"]
     if not all(np.allclose(values[0], values[1], rtol=1e-3, atol=1e-4) for values in (loc, scale)):

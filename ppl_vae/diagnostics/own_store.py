@@ -166,7 +166,8 @@ def _open(
     except InputError:
         raise
     except Exception as error:
-        if args or kwargs:  # a fault of the user's program, whose traceback helps
+        takes_data = any(set(inspect.signature(program).parameters) - {"betas"} for program in programs)
+        if args or kwargs or not takes_data:  # a fault of the user's program, whose traceback helps
             raise
         raise InputError(
             "model and guide must be called with the data of the fit, but there are none, and they fail without "

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MAX_ENTRIES = 2**24  # of x in one piece: 64 MiB, and as much again for its mean
-DATA_AT_ONCE = 16  # that many draws of each are weighed at once for the encoder to cost next to nothing
+DATA_AT_ONCE = 16  # or more: so few that draws of each are many, and the encoder costs next to nothing
 BLOCK = 1024  # data whose weights are reduced at once, as the reductions copy them several times
 
 
@@ -195,12 +195,14 @@ def log_px(engine: Engine, x: NDArray[Any], *, num_draws: int, seed: int) -> Log
         Estimates with standard errors and Pareto k.
 
     Raises:
-        InputError: ``x`` has no data, no data axes or no density, ``num_draws`` is below 1, or a weight is nan.
+        InputError: ``x`` has no data, no data axes or no density, ``num_draws`` is below 1, ``seed`` is
+            invalid, or a weight is nan.
 
     Source:
         Burda, Grosse & Salakhutdinov, arXiv:1509.00519; Vehtari et al., arXiv:1507.02646.
     """
     check_density(engine)
+    check_seed(seed)
     data = np.asanyarray(x)
     _check(data, num_draws, MAX_ROWS)
     blocks = list(_log_weights(engine, data, num_draws, seed))
@@ -254,7 +256,7 @@ def _log_weights(engine: Engine, data: NDArray[Any], num_draws: int, seed: int) 
     """Log weights of some data at a time, (s, part of n)."""
     rows = max(1, min(MAX_ROWS, engine.max_rows, MAX_ENTRIES // data[0].size))
     # Sizes are few, because JAX compiles each anew: what is too small is filled up with data that are there.
-    size = min(rows, DATA_AT_ONCE, 1 << (len(data) - 1).bit_length())
+    size = min(rows, max(DATA_AT_ONCE, rows // num_draws), 1 << (len(data) - 1).bit_length())
     parts = chunks(len(data), size)
     draws = chunks(num_draws, -(-num_draws // -(-num_draws * size // rows)))
     for part, child in zip(parts, np.random.SeedSequence(seed).spawn(len(parts)), strict=True):

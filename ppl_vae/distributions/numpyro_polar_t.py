@@ -31,7 +31,7 @@ def standard_t(key: Array, df: Any, shape: tuple[int, ...], dtype: Any) -> Array
         key: Key of the draws.
         df: Degrees of freedom, a number or an array that broadcasts to ``shape``.
         shape: Shape of the draws.
-        dtype: float32 or float64.
+        dtype: A floating type.
     """
     first, second = jax.random.uniform(key, (2, *shape), dtype)
     # A distance of 0 would have no gradient by df.
@@ -44,6 +44,6 @@ def standard_t(key: Array, df: Any, shape: tuple[int, ...], dtype: Any) -> Array
 def _sine_of_turn(v: Array) -> Array:
     """The sine of pi v for v from -1/2 to 1/2: XLA's own takes half as long as a step of a small network."""
     square, found = v * v, jnp.zeros_like(v)
-    for k in reversed(range(NUM_TERMS[v.dtype.name])):
+    for k in reversed(range(NUM_TERMS.get(v.dtype.name, 6))):
         found = found * square + (-1) ** k * pi ** (2 * k + 1) / factorial(2 * k + 1)
     return found * v

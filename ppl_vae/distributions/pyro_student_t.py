@@ -35,12 +35,11 @@ class DiagonalStudentT(TorchDistribution):
 
     Attributes:
         number: ``df`` as it was given, where that was a number, otherwise None.
-        joint_scale: The scale that ``conditional`` was given, where that was a number, otherwise None.
     """
 
     arg_constraints = {"df": _positive_and_finite, "loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
-    joint_scale: float | None = None
+    _joint: tuple[Tensor, float] | None = None
 
     def __init__(
         self,
@@ -77,8 +76,14 @@ class DiagonalStudentT(TorchDistribution):
         """
         df, factor = formulas.conditional(df, given)
         fn = cls(df, loc, scale * factor[(...,) + (None,) * event_dim], event_dim=event_dim)
-        fn.joint_scale = float(scale) if isinstance(scale, int | float) else None
+        if isinstance(scale, int | float):
+            fn._joint = fn.scale, float(scale)
         return fn
+
+    @property
+    def joint_scale(self) -> float | None:
+        """The scale that ``conditional`` was given, where that was a number and the law still has it."""
+        return self._joint[1] if self._joint is not None and self._joint[0] is self.scale else None
 
     @constraints.dependent_property
     def support(self) -> Any:
@@ -107,7 +112,8 @@ class DiagonalStudentT(TorchDistribution):
             event_dim=len(self.event_shape),
             validate_args=self._validate_args,
         )
-        fn.joint_scale = self.joint_scale
+        if self.joint_scale is not None:
+            fn._joint = fn.scale, self.joint_scale
         return fn
 
     def log_prob(self, value: Tensor) -> Tensor:

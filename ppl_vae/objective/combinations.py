@@ -44,13 +44,17 @@ class Combination(NamedTuple):
     slopes: tuple[Slope, ...] | None = ()
 
     def __neg__(self) -> "Combination":
-        """The negative of one that is only reported."""
-        return Combination(-self.constant, tuple((-coefficient, column) for coefficient, column in self.parts))
+        """Its negative."""
+        slopes = self.slopes and tuple(slope._replace(factor=-slope.factor) for slope in self.slopes)
+        parts = tuple((-coefficient, column) for coefficient, column in self.parts)
+        return Combination(-self.constant, parts, slopes)
 
     def minus(self, other: "Combination") -> "Combination":
-        """The difference of two that are only reported."""
-        negative = -other
-        return Combination(self.constant + negative.constant, self.parts + negative.parts)
+        """The difference of two."""
+        negative, slopes = -other, None
+        if self.slopes is not None and negative.slopes is not None:
+            slopes = self.slopes + negative.slopes
+        return Combination(self.constant + negative.constant, self.parts + negative.parts, slopes)
 
     @property
     def values(self) -> Any:

@@ -1,4 +1,4 @@
-"""Constants of the steps as tensors, without an operation in a captured step."""
+"""Constants of the steps as tensors, without an operation in a step that is captured on a CPU."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ __all__ = ["torch_constant"]
 
 
 def torch_constant(values: ArrayLike, like: Any) -> Any:
-    """Numbers as a tensor that a capture keeps as it is.
+    """Numbers as a tensor that a capture on a CPU keeps as it is.
 
     Args:
         values: Numbers of any shape.
@@ -18,6 +18,8 @@ def torch_constant(values: ArrayLike, like: Any) -> Any:
     import torch
     from torch.utils.dlpack import from_dlpack
 
-    numbers = np.array(values, np.float64 if like.dtype == torch.float64 else np.float32)
+    kinds = {torch.float32: np.float32, torch.float64: np.float64}
+    if like.device.type != "cpu" or like.dtype not in kinds:
+        return like.new_tensor(values)
     # The other constructors would be captured, as a copy at every step.
-    return from_dlpack(numbers).to(like.device, like.dtype)
+    return from_dlpack(np.array(values, kinds[like.dtype]))

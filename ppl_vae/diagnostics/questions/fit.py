@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
+from ppl_vae.diagnostics.questions.question import WORST_FIRST, Case, Finding, Question, Verdict
 
 __all__ = ["QUESTION", "Trend", "trend"]
 
@@ -182,8 +182,7 @@ def _joined(
         evidence.append(f"stopped early, by --patience {record['settings']['patience']}")
     if not faults:
         return Finding("good", "yes: the validation loss had settled", tuple(evidence), numbers=numbers)
-    verdicts: tuple[Verdict, ...] = ("bad", "warning", "unknown")
-    worst = next(v for v in verdicts if any(v == verdict for verdict, *_ in faults))
+    worst = next(v for v in WORST_FIRST if any(v == verdict for verdict, *_ in faults))
     answer = "; ".join(text for _, text, _ in faults)
     return Finding(worst, answer, tuple(evidence), "; ".join(cause for *_, cause in faults), numbers)
 

@@ -17,7 +17,7 @@ from ppl_vae.diagnostics.amortisation import (
 )
 from ppl_vae.diagnostics.importance import mean_and_standard_error
 from ppl_vae.diagnostics.questions.kept import FOLDER
-from ppl_vae.diagnostics.questions.question import Case, Finding, Question, Verdict
+from ppl_vae.diagnostics.questions.question import WORST_FIRST, Case, Finding, Question, Verdict
 from ppl_vae.diagnostics.reference import (
     ReferencePosterior,
     reference_posterior,
@@ -87,8 +87,10 @@ class _Measured:
     def live(self) -> NDArray[np.bool_]:
         """Units that cost nats in the guide or would in the best member, (k,); all where none does."""
         shift, factor = (_units(sites.values()) for sites in (self.gap.shift, self.gap.factor))
+        # 0 in free places of groups, which do not count.
         moved = 0.5 * (shift**2 + factor**2 - 1.0) - np.log(factor)
-        live: NDArray[np.bool_] = np.maximum(self.paid, moved.mean(axis=0)) > THRESHOLD
+        counts = np.maximum(_units(self.gap.taken.values()).sum(axis=0), 1)
+        live: NDArray[np.bool_] = np.maximum(self.paid, moved.sum(axis=0) / counts) > THRESHOLD
         return live if live.any() else ~live
 
     @cached_property
@@ -169,8 +171,7 @@ def _units(values: Any) -> NDArray[Any]:
 def _answer(case: Case) -> Finding:
     measured = _measure(case)
     judged = _judged(measured)
-    verdicts: tuple[Verdict, ...] = ("bad", "unknown", "warning", "good")
-    worst = next(v for v in verdicts if any(v == found for found, _ in judged))
+    worst = next(v for v in WORST_FIRST if any(v == found for found, _ in judged))
     gap = measured.gap
     close = {
         "good": "the guide is close to the posterior",

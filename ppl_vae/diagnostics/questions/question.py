@@ -14,9 +14,10 @@ from ppl_vae.training.run import Run
 if TYPE_CHECKING:
     from ppl_vae.diagnostics.summary_page import Summary
 
-__all__ = ["Case", "Finding", "Question", "Verdict"]
+__all__ = ["WORST_FIRST", "Case", "Finding", "Question", "Verdict"]
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
+WORST_FIRST: tuple[Verdict, ...] = ("bad", "warning", "unknown", "good")
 
 
 @dataclass(frozen=True)

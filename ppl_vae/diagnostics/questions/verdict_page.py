@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ppl_vae.diagnostics.questions.question import Finding, Verdict
+from ppl_vae.diagnostics.questions.question import WORST_FIRST, Finding
 from ppl_vae.diagnostics.summary_page import WIDTH
 
 __all__ = ["Diagnosis"]
 
 INDENT = 9
-WORST_FIRST: tuple[Verdict, ...] = ("bad", "warning", "unknown", "good")
 
 
 @dataclass(frozen=True)

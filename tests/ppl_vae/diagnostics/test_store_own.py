@@ -302,6 +302,8 @@ class TestRefusals:
             to_arviz(linear_pair(ppl, EXACT))
         with pytest.raises(TypeError, match="has no len"):  # a fault of the program itself
             to_arviz((failing, guide), 3.0, num_draws=2)
+        with pytest.raises(TypeError, match="has no len"):  # of programs that take no data
+            to_arviz((lambda: failing(3.0), lambda: guide()), num_draws=2)
 
     def test_names_of_plates(self, ppl):
         def program(x):

@@ -55,6 +55,23 @@ class TestLogPx:
         assert found.mean == pytest.approx((found.value.mean(), stats.sem(found.value)))
         assert found.psis_mean == pytest.approx((found.psis.mean(), stats.sem(found.psis)))
 
+    def test_few_draws_of_many_data_take_few_calls(self):
+        calls = []
+
+        class Counted(ExactEngine):
+            def log_weights(self, x, **options):
+                calls.append(len(x))
+                return super().log_weights(x, **options)
+
+        engine = Counted()
+        x = engine.draw_data(1000)
+        np.testing.assert_allclose(
+            log_px(engine, x, num_draws=1, seed=0).value, exact_log_px(engine, x), atol=1e-10
+        )
+        assert len(calls) == 1
+        with pytest.raises(InputError, match="seed must be"):
+            log_px(engine, x, num_draws=1, seed=-1)
+
     def test_few_draws_leave_k_unknown(self):
         engine = ExactEngine(shift=0.3)
         found = log_px(engine, engine.draw_data(5), num_draws=10, seed=0)
@@ -69,7 +86,7 @@ class TestLogPx:
         for name in ("value", "standard_error", "psis", "khat"):
             np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
-    @pytest.mark.parametrize(("num_data", "sizes"), [(1, [1]), (5, [8]), (21, [16, 16])])
+    @pytest.mark.parametrize(("num_data", "sizes"), [(1, [1]), (5, [8]), (21, [32])])
     def test_pieces_are_of_few_sizes(self, num_data, sizes):
         engine = ExactEngine(shift=0.3)
         x = engine.draw_data(num_data)

@@ -386,6 +386,8 @@ def test_a_conditional_keeps_the_scale_of_the_joint_in_pyro():
     assert (fn.joint_scale, fn.expand((6, 3)).joint_scale, fn.expand((3,)).joint_scale) == (2.0, 2.0, 2.0)
     assert DiagonalStudentT.conditional(5.0, torch.zeros(3, 4), torch.tensor(2.0), given).joint_scale is None
     assert DiagonalStudentT(5.0, torch.zeros(3, 4), 2.0).joint_scale is None
+    fn.scale = 2 * fn.scale
+    assert (fn.joint_scale, fn.expand((6, 3)).joint_scale) == (None, None)
 
 
 @PYRO

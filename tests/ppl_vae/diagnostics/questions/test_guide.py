@@ -56,6 +56,15 @@ def test_live_units_are_not_hidden_among_dead_ones():
     assert "overconfident, its scales are 0.3" in guide._judged(found)[1][1]
 
 
+def test_units_that_few_groups_have_are_live_as_those_of_all():
+    found = measured((1.5, 1.2))
+    taken = np.ones_like(found.gap.shift["z"], bool)
+    taken[1:, 1] = False
+    shift = np.where(taken, 0.3, 0.0)
+    gap = replace(found.gap, shift={"z": shift}, factor={"z": np.ones_like(shift)}, taken={"z": taken})
+    assert replace(found, gap=gap, paid=np.zeros(2)).live.tolist() == [True, True]
+
+
 def test_what_is_no_number_is_not_good(monkeypatch):
     class Impossible(AnnealedEngine):
         def inspect(self, x, **options):
