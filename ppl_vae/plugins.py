@@ -14,12 +14,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, remedy_for
 
 __all__ = ["Backend", "Kind", "Plugin", "at_fault", "available", "build", "build_loss", "explain_missing", "find"]
 
@@ -270,10 +269,9 @@ def find(kind: Kind, name_or_path: str | Path, backend: Backend | None = None) -
         raise InputError(
             f"{_WORD[kind]} {name_or_path!r} has no {backend or 'pyro'} file; choose the other --backend"
         )
-    close = get_close_matches(str(name_or_path), names, n=1)
     raise InputError(
         f"{_WORD[kind]} must be one of {', '.join(names)} or the path of a .py file, but it is "
-        f"{str(name_or_path)!r}; {f'did you mean {close[0]}?' if close else 'choose one of them'}"
+        f"{str(name_or_path)!r}; {remedy_for(str(name_or_path), names, 'choose one of them')}"
     )
 
 

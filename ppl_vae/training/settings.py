@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, remedy_for
 from ppl_vae.options import check_options, options_of, parse_assignments
 from ppl_vae.training.engine import Device
 from ppl_vae.training.schedules import BetaSchedule, LearningRateKind, handler_beta, learning_rates
@@ -255,11 +254,10 @@ def check_site(argument: str, name: str, sites: Sequence[str], *, also: Sequence
     """
     if name in (*sites, *also):
         return
-    close = get_close_matches(name, [*sites, *also], n=1)
     raise InputError(
         f"{argument} must name latent sites of the model, which are {', '.join(sites)}"
         f"{''.join(f', or {other}' for other in also)}, but it names {name!r}; "
-        f"{f'did you mean {close[0]}?' if close else 'name one of them'}"
+        f"{remedy_for(name, [*sites, *also], 'name one of them')}"
     )
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import get_args
 
 from ppl_vae.data import BINARISE_MODES
 from ppl_vae.data.checks import check_choice
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, remedy_for
 from ppl_vae.likelihoods.support import COUNTS, LIKELIHOODS
 from ppl_vae.nets.clouds import CloudLikelihood
 from ppl_vae.transforms.affine import Affine
@@ -96,8 +95,7 @@ def _steps(name: str, kind: Kind) -> tuple[Step, ...]:
         return PRESETS[kind][name]
     known = list(PRESETS[kind])
     other = next((other for other in PRESETS if name in PRESETS[other]), None)
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "choose some of them, joined by +"
+    hint = remedy_for(name, known, "choose some of them, joined by +")
     found = f"{name!r}, which is for {other}" if other else repr(name)
     raise InputError(f"a transformation of {kind} must be of {', '.join(known)}, but it is {found}; {hint}")
 
