@@ -129,6 +129,6 @@ def test_a_loss_is_copied_edited_and_used(run, tmp_path, backend):
     fit = ["fit", "beta_vae", "--backend", backend, "--loss", f"./elbo_{backend}.py", "--data=data.npy", *SMALL]
     run(*fit, "--out=run")
     assert json.loads((tmp_path / "run/run.json").read_text())["loss"]["options"]["num_particles"] == 3
-    replace(tmp_path / f"elbo_{backend}.py", {"def build_loss(*,": "def build_loss(*,,"})
+    replace(tmp_path / f"elbo_{backend}.py", {"def build_loss(": "def build_loss(,"})
     done = run(*fit, "--out=broken", code=2)
     assert re.search(rf"error: loss .*elbo_{backend}.py must run, but line \d+ raises SyntaxError", done.stderr)

@@ -224,12 +224,17 @@ def program_arguments(x: Any, condition_shape: tuple[int, ...] | None) -> tuple[
         return (x,)
     condition = condition_of(x)
     if condition is None or condition.shape[1:] != condition_shape:
-        found = "there is none" if condition is None else f"it has shape {condition.shape}"
+        # Not the number of rows, which an engine may have filled up.
+        found = "there is none" if condition is None else f"it has shape {_shape_of_rows(condition.shape[1:])}"
         raise InputError(
-            f"condition must have shape (n, {', '.join(map(str, condition_shape))}), as the model was built for, "
-            f"but {found}; pass data with their conditions, such as data.Conditioned(x, condition)"
+            f"condition must have shape {_shape_of_rows(condition_shape)}, as the model was built for, but "
+            f"{found}; pass data with their conditions, such as data.Conditioned(x, condition)"
         )
     return np.asarray(x), condition
+
+
+def _shape_of_rows(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(['n', *map(str, shape)])})"
 
 
 def conditions_for(

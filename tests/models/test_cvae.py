@@ -210,7 +210,7 @@ def test_mistakes_are_named(backend, digits, tmp_path):
             run_alone(backend, side, np.zeros((2, 5), np.float32))
     run = fit(unlabelled, condition=np.zeros((40, 2)) + np.arange(40)[:, None], products=False)
     x = run.data.split("test")
-    with pytest.raises(InputError, match=r"condition must have shape \(n, 2\), .* but it has shape \(8, 3\)"):
+    with pytest.raises(InputError, match=r"condition must have shape \(n, 2\), .* but it has shape \(n, 3\)"):
         run.encode(Conditioned(np.asarray(x), np.zeros((8, 3), np.float32)))
     with pytest.raises(InputError, match=r"condition must have shape \(n, 2\), .* but there is none"):
         run.reconstruct(np.asarray(x))
