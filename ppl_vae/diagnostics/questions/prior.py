@@ -19,7 +19,7 @@ from ppl_vae.training.prepared import evenly_spaced
 __all__ = ["QUESTION"]
 
 MAX_DATA = 1000
-SIGNIFICANT, ALLOWED = 0.01, 4.0  # p-value; standard errors
+SIGNIFICANT, ALLOWED, LIKELY = 0.01, 4.0, 2.0  # p-value; standard errors; those that are met now and then
 # Share of the prior's draws in holes; probability that a classifier tells a code from a draw.
 SOME_HOLES, MANY_HOLES = 0.05, 0.2
 NEAR, FAR = 0.6, 0.8
@@ -51,8 +51,9 @@ def _verdict(match: PriorMatch) -> Verdict:
         return "bad"
     if (is_hole and holes.value > SOME_HOLES) or (_is_apart(auc) and auc.value > NEAR):
         return "warning"
-    # What would be a fault, were the errors smaller.
-    return "unknown" if holes.value > max(SOME_HOLES, match.holes.level) or auc.value > NEAR else "good"
+    limits = (holes, MANY_HOLES), (auc, FAR)
+    can_be_bad = any(found.value + LIKELY * found.standard_error >= limit for found, limit in limits)
+    return "unknown" if can_be_bad else "good"
 
 
 def _is_apart(auc: Estimate) -> bool:

@@ -288,7 +288,7 @@ class TestQuestion:
 
     def test_half_of_the_prior_is_a_hole_which_few_codes_do_not_show(self):
         engine = ExactEngine()
-        finding = QUESTION.answer(case_of(engine, half(engine, 60, 0)))
+        finding = QUESTION.answer(case_of(engine, half(engine, 60, 1)))
         assert finding.verdict == "unknown"
         assert finding.answer.startswith(f"it cannot be told from {finding.numbers['test']['num_x']} codes")
         assert finding.cause.endswith("ask it of a larger split")
