@@ -27,8 +27,8 @@ __all__ = ["main"]
 READING = """\
 At the size of a network for images the t3VAE's step is nearly that of the beta-VAE, and in NumPyro, which fuses
 small operations, so it is in small networks. In Pyro the dispatch of small operations is most of a step of a
-network of 64 units, and the t3VAE has 122 of them for 118: its draw of a chi-square, its regulariser, and the
-three densities of its ELBO. A third of what it adds to a batch of 1024 are the chi-squares, drawn one by one.
+network of 64 units, and the t3VAE has few more of them, for its draw of a chi-square, its regulariser, and the
+three densities of its ELBO. torch draws chi-squares one by one, which tells in a batch of 1024.
 """
 # The last is near the published network for data of one number.
 ALL_SIZES = {**SIZES, "1-64-1, batch 1024": (1, 64, 1, 1024)}

@@ -149,11 +149,6 @@ def sample(
     from ppl_vae.training.engine import conditions_for
 
     job = _Job("sample", run, out, "samples.npz", (".npz", ".csv", ".png"), backend, device, seed)
-    if prior == "alternative" and not hasattr(job.run.program.object, "alternative_model"):
-        raise InputError(
-            "prior alternative needs a program with a method alternative_model, as t3vae, t3hvae and t3cvae have, "
-            f"but {job.run.program.name} has none; leave --prior out, or fit one of these"
-        )
     check_size(num, job.run.record["data"]["data_shape"], "num")
     chosen = job.run.default_condition if condition is None else load(condition).in_memory()
     given = conditions_for(num, chosen, job.run.engine.condition_shape)

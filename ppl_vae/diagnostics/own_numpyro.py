@@ -1,6 +1,5 @@
 """Runs of a user's own NumPyro model and guide."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from ppl_vae.diagnostics.own_programs import OwnSite, Read
+from ppl_vae.diagnostics.own_programs import OwnSite, Read, free_size
 from ppl_vae.errors import InputError
 
 __all__ = ["NumPyroOwnProgram", "to_arrays"]
@@ -136,11 +135,7 @@ class NumPyroRun:
 
     def num_free(self, name: str) -> int:
         """Numbers that a latent of the model is made of; see ``own_programs.OwnRun``."""
-        site = self.model[name]
-        try:
-            return math.prod(biject_to(site.fn.support).inverse_shape(site.value.shape))
-        except NotImplementedError:  # a discrete one
-            return site.size
+        return free_size(self.model[name], biject_to)
 
     def replicate(self) -> Mapping[str, OwnSite]:
         """Sites of the model on the latents of ``model``, with observations drawn."""

@@ -24,6 +24,7 @@ __all__ = [
     "Read",
     "Weights",
     "find_weights",
+    "free_size",
     "read_prior",
     "stack_runs",
 ]
@@ -197,6 +198,19 @@ class Weights:
             except (AttributeError, NotImplementedError):
                 continue
         return read
+
+
+def free_size(site: OwnSite, biject_to: Callable[[Any], Any]) -> int:
+    """Numbers that a site's value is made of, which are fewer than its entries where it is constrained.
+
+    Args:
+        site: The site.
+        biject_to: A backend's map from the support of a law to its bijection with all real numbers.
+    """
+    try:
+        return math.prod(biject_to(site.fn.support).inverse_shape(site.value.shape))
+    except NotImplementedError:  # a discrete one
+        return site.size
 
 
 def read_prior(latents: tuple[str, ...]) -> Read:

@@ -1,6 +1,5 @@
 """Runs of a user's own Pyro model and guide."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import biject_to
 
-from ppl_vae.diagnostics.own_programs import OwnSite, Read, stack_runs
+from ppl_vae.diagnostics.own_programs import OwnSite, Read, free_size, stack_runs
 from ppl_vae.training.capture import forked
 
 __all__ = ["PyroOwnProgram", "to_tensors"]
@@ -130,11 +129,7 @@ class PyroRun:
 
     def num_free(self, name: str) -> int:
         """Numbers that a latent of the model is made of; see ``own_programs.OwnRun``."""
-        site = self.model[name]
-        try:
-            return math.prod(biject_to(site.fn.support).inverse_shape(site.value.shape))
-        except NotImplementedError:  # a discrete one
-            return site.size
+        return free_size(self.model[name], biject_to)
 
     def replicate(self) -> Mapping[str, OwnSite]:
         """Sites of the model on the latents of ``model``, with observations drawn."""

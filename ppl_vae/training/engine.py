@@ -286,7 +286,8 @@ def generative_model(program: Any, prior: Prior, entropy: float) -> Callable[...
     except (TypeError, ValueError) as error:
         raise InputError(
             "prior alternative needs a program with a method alternative_model(x, c=None, *, betas, entropy=0.0), "
-            f"but {type(program).__name__} has none that fits ({error}); take the prior model, or add the method"
+            f"as t3vae, t3hvae and t3cvae have, but {type(program).__name__} has none that fits ({error}); take "
+            "the prior model, fit one of these, or add the method"
         ) from None
     return partial(method, entropy=entropy)
 

@@ -246,7 +246,8 @@ def test_help_explains_every_option(command, name):
         (["sample", "--prior=alternate"], r"'alternate' is not one of .*; did you mean alternative\?"),
         (
             ["sample", "--prior=alternative"],
-            "as t3vae, t3hvae and t3cvae have, but beta_vae has none; leave --prior out, or fit one of these",
+            "as t3vae, t3hvae and t3cvae have, but BetaVAE has none that fits .*; "
+            "take the prior model, fit one of these",
         ),
         (["sample", "--num=99999999999"], "num must give at most 268435456 numbers"),
         (["complete"], "data must have missing entries, but digits, split test has none"),

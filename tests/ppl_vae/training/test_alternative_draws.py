@@ -64,7 +64,11 @@ def test_an_unknown_prior_is_refused(engines, backend):
 @pytest.mark.parametrize(
     ("method", "match"),
     [
-        (None, "alternative_model.* but T3VAE has none that fits .*; take the prior model, or add the method"),
+        (
+            None,
+            "alternative_model.* but T3VAE has none that fits .*; "
+            "take the prior model, fit one of these, or add the method",
+        ),
         (lambda x, c=None, *, betas: None, "has none that fits .*'entropy'"),
         (
             lambda x, c=None, *, betas, entropy=0.0: None,
